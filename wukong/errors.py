@@ -1,0 +1,99 @@
+"""Everything Wukong raises of its own accord. A task's own exception is never wrapped in any of these.
+
+    WukongError
+    +-- ConfigError (ValueError)                 unknown platform, store, granules or option
+    |   +-- MissingExtra (ImportError)           an optional package is not installed
+    +-- GraphError (ValueError)                  the graph cannot be run by anyone
+    |   +-- GraphCycle (RuntimeError)            tasks wait for each other
+    |   +-- MissingKey (KeyError)                a task, or the caller, asks for a key that is not there
+    |   +-- UnsupportedGraph (NotImplementedError)   it needs what this scheduler, or this platform, does not have
+    +-- CannotTravel (TypeError)                 an object has to leave the process and cannot be pickled
+    +-- StoreError
+    |   +-- StoreUnavailable (ConnectionError)   nobody answers, or the connection was lost
+    |   +-- ServerNotFound (FileNotFoundError)   no server binary for the embedded store
+    |   +-- ValueTooLarge (ValueError)           a value exceeds what the store can take
+    |   +-- FrameError (ValueError)              stored bytes are foreign, truncated or of another version
+    +-- JobFailed (RuntimeError)                 the job ended without its results, and not by a task's own exception
+        +-- TaskLost                             a task's executors died too often, or it may run only once
+        +-- TaskFailed                           a task failed with an exception that could not travel
+        +-- JobCancelled                         somebody cancelled it
+        +-- JobStalled (TimeoutError)            nothing moved before the deadline
+
+Each also derives from the builtin given in brackets, so that existing `except` clauses hold. Messages say what, where,
+why, and what to do next; all of them survive pickling.
+"""
+
+
+class WukongError(Exception):
+    """Root of the tree."""
+
+
+class ConfigError(WukongError, ValueError):
+    """An option has a value that is not allowed; the message lists those that are."""
+
+
+class MissingExtra(ConfigError, ImportError):
+    """An optional package is needed; the message gives the install line."""
+
+
+class GraphError(WukongError, ValueError):
+    """The graph cannot be run by anyone."""
+
+
+class GraphCycle(GraphError, RuntimeError):
+    """Tasks wait for each other; the message walks round the cycle."""
+
+
+class MissingKey(GraphError, KeyError):
+    """A key is asked for that the graph does not have; the message says by whom."""
+
+    # KeyError would show the repr of the message.
+    __str__ = Exception.__str__
+
+
+class UnsupportedGraph(GraphError, NotImplementedError):
+    """The graph needs something that this scheduler, or the chosen platform, does not have."""
+
+
+class CannotTravel(WukongError, TypeError):
+    """An object has to leave the process and cannot be pickled; the message gives the path to the culprit."""
+
+
+class StoreError(WukongError):
+    """A store could not do what was asked."""
+
+
+class StoreUnavailable(StoreError, ConnectionError):
+    """Nobody answers at the store's address, or the connection was lost; the message names it without credentials."""
+
+
+class ServerNotFound(StoreError, FileNotFoundError):
+    """There is no server binary for the embedded store; the message says where it was looked for."""
+
+
+class ValueTooLarge(StoreError, ValueError):
+    """A value exceeds what the store can take."""
+
+
+class FrameError(StoreError, ValueError):
+    """Stored bytes are not a frame of ours: foreign, truncated, or of another version."""
+
+
+class JobFailed(WukongError, RuntimeError):
+    """The job ended without its results, and not by a task's own exception."""
+
+
+class TaskLost(JobFailed):
+    """A task's executors died more often than is allowed, or it was marked `once` and its executor died."""
+
+
+class TaskFailed(JobFailed):
+    """A task failed with an exception that could not travel; the message carries its type, text and traceback."""
+
+
+class JobCancelled(JobFailed):
+    """The job was cancelled; the message says by whom or why."""
+
+
+class JobStalled(JobFailed, TimeoutError):
+    """Nothing moved before the deadline; the message names what was waited for."""

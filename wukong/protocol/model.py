@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from wukong.protocol import messages as m
 from wukong.protocol import states
 
-
 _NOBODY: frozenset[int] = frozenset()
 
 
@@ -121,8 +120,9 @@ class Shard:
                 del self.active[task]  # its value is used up, so every child has committed: nothing is left to settle
             elif active.state == states.READY:
                 grants.append(self._grant(task, wanted, request.nonce, now))
-            elif active.state == states.CLAIMED and active.owner == request.nonce:
-                grants.append(m.Grant(task, active.attempt, self._inputs(wanted)))
+            elif active.owner == request.nonce:
+                committed = self.values[task][1] if active.state == states.UNSETTLED and task in self.values else None
+                grants.append(m.Grant(task, active.attempt, self._inputs(wanted), committed))
         return self._answer(tuple(grants))
 
     def _renew(self, request: m.Renew, now: float) -> m.Reply:

@@ -1,0 +1,100 @@
+"""The model of time that answers: run here or invoke? write or hold? inline or stored? settle now or later?
+
+One set of constants per place where a job can run; each is a measured figure with the day it was taken, and any can be
+overridden (`Costs.replace`). Nothing else in the project carries a threshold of its own.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What things cost at one place, in seconds and bytes.
+
+    Attributes
+    ----------
+    round_trip : float
+        One request to the control store.
+    bandwidth : float
+        Bytes per second to and from the value store.
+    invoke : float
+        From asking for an executor until it has claimed its task.
+    unknown : float
+        What a task is taken to last before one of its kind has run.
+    lease : float
+        How long an executor may be silent before its tasks are given to another.
+    attempts : int
+        How many attempts a task has before the job ends with `TaskLost`.
+    shared : bool
+        Whether executors share memory, so that writing a value costs nothing.
+    measured : str
+        Where and when the constants were taken.
+    """
+
+    round_trip: float
+    bandwidth: float
+    invoke: float
+    unknown: float = 1e-3
+    lease: float = 60.0
+    attempts: int = 5
+    shared: bool = False
+    measured: str = ""
+
+    def replace(self, **changes: float | int | bool | str) -> "Costs":
+        """Return the same costs with some constants overridden."""
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+    @property
+    def inline_limit(self) -> int:
+        """Largest value, in bytes, that rides with its record: sending it again costs less than one round trip."""
+        return int(self.round_trip * self.bandwidth)
+
+    @property
+    def linger(self) -> float:
+        """How long finished work may wait for company on its way to the store: settling then costs a fifth of it."""
+        return 4 * self.round_trip
+
+    def keep(self, task_seconds: float, queued: int) -> int:
+        """How many ready children an executor with `queued` tasks of its own keeps rather than invokes.
+
+        One to become, and as many as it can run while an invocation is on its way.
+        """
+        return max(1, int(self.invoke / max(task_seconds, 1e-9)) - queued)
+
+    def group(self, task_seconds: float) -> int:
+        """How many tasks one invoked executor starts with: as many as last as long as the invocation itself."""
+        return max(1, int(self.invoke / max(task_seconds, 1e-9)))
+
+    def hold(self, nbytes: int) -> float:
+        """How long, in seconds, waiting for the last child beats writing `nbytes` and reading them elsewhere."""
+        return 0.0 if self.shared else 2 * nbytes / self.bandwidth
+
+
+#: Threads of one process over the in-memory store; 2 vCPU virtual machine, Python 3.11, 2026-11.
+IN_PROCESS: Final = Costs(5e-6, 1e15, 60e-6, shared=True, measured="2 vCPU VM, Python 3.11, 2026-11")
+
+#: Threads of one process over a Redis or Valkey server on this machine (Unix socket), same machine and day.
+LOCAL_SERVER: Final = Costs(100e-6, 0.5e9, 100e-6, measured="2 vCPU VM, Valkey 9.1 over a Unix socket, 2026-11")
+
+#: Executors and a Redis server in one data centre: figures of the FMI paper (2.0 ms, 400 MB/s) and of Lambda's invoke.
+DATA_CENTRE: Final = Costs(2e-3, 400e6, 50e-3, measured="FMI (ICS '23); AWS Lambda Event invoke, 2026-11")
+
+
+class Estimates:
+    """How long tasks of each kind take: a moving average of what was seen, shared by the executors of a process."""
+
+    __slots__ = ("_seconds", "unknown")
+
+    def __init__(self, unknown: float) -> None:
+        self.unknown = unknown
+        self._seconds: dict[int, float] = {}
+
+    def seconds(self, kind: int) -> float:
+        """Expected duration of a task of this kind, in seconds."""
+        return self._seconds.get(kind, self.unknown)
+
+    def saw(self, kind: int, seconds: float) -> None:
+        """Note that a task of this kind took `seconds`."""
+        known = self._seconds.get(kind)
+        self._seconds[kind] = seconds if known is None else known + 0.25 * (seconds - known)

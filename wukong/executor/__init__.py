@@ -1,0 +1,1 @@
+"""What an executor decides (core), what it asks for (effects), and what carries it out (driver, alone)."""

@@ -1,0 +1,85 @@
+"""Recomputing a value that is nowhere any more: recovery by pull.
+
+Whoever needs a lost value computes it again from what is left of its inputs, privately: nothing is committed, no edge
+is settled, so nobody else can tell. Iterative: lineage may be as deep as the graph.
+"""
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+from wukong.executor import effects as fx
+from wukong.protocol import messages as m
+from wukong.protocol.sharding import home
+
+if TYPE_CHECKING:
+    from wukong.executor.core import Context, Tally
+
+
+def recompute(
+    tasks: list[int], local: dict[int, Any], context: "Context", tally: "Tally"
+) -> Generator[fx.Effect, Any, "dict[int, Any] | fx.Raised"]:
+    """Return the values of `tasks`, computed from inputs at hand, in a store, or recomputed in their turn.
+
+    Parameters
+    ----------
+    tasks : list of int
+        Tasks whose values are needed.
+    local : dict
+        Values at hand; not changed.
+    context : Context
+        The job and the place.
+    tally : Tally
+        Counts what was run again.
+
+    Returns
+    -------
+    dict or Raised
+        The value of each task, or what a task raised when run again.
+    """
+    plan = context.plan
+    values: dict[int, Any] = {}
+    sought = set(tasks)
+    stack = list(tasks)
+    while stack:
+        task = stack[-1]
+        if task in values or task in local:
+            stack.pop()
+            continue
+        if not plan.loaded(task):
+            yield fx.Load([task])
+        lacking = [p for p in plan.inputs(task) if p not in values and p not in local]
+        unsought = [p for p in lacking if p not in sought]
+        if unsought:
+            sought.update(unsought)
+            yield from _find(unsought, values, context)
+            continue
+        if lacking:
+            stack.extend(lacking)
+            continue
+        known = {p: values[p] if p in values else local[p] for p in plan.inputs(task)}
+        answer = yield fx.Run(task, known)
+        if isinstance(answer, fx.Raised):
+            return answer
+        tally.recomputed += 1
+        values[task] = answer.value
+        stack.pop()
+    return {task: values[task] for task in tasks}
+
+
+def _find(tasks: list[int], values: dict[int, Any], context: "Context") -> Generator[fx.Effect, Any, None]:
+    """Add to `values` those of `tasks` that still exist somewhere."""
+    names = []
+    shards: dict[int, list[int]] = {}
+    for task in tasks:
+        shards.setdefault(home(task, context.shards), []).append(task)
+    for shard, group in shards.items():
+        reply = yield fx.Ask(shard, m.Probe(tuple(group)))
+        for task, state in zip(group, reply.body, strict=False):
+            if state.value is not None and state.value.kind == m.INLINE:
+                values[task] = context.unpack(state.value.body)
+            elif state.value is not None and state.value.kind == m.STORED:
+                names.append((task, state.attempt))
+    if names:
+        for (task, _), value in zip(names, (yield fx.Fetch(names)), strict=True):
+            if value is not fx.LACKING:
+                values[task] = value

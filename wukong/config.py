@@ -1,0 +1,121 @@
+"""Options of a compute: their names, allowed values, and where they are looked up. Not how they are carried out.
+
+An option is taken from the call (`wukong.compute(x, granules="threads")`), then from `wukong.config.set(...)`, then
+from the environment (`WUKONG_GRANULES=threads`), then from `Options`. All are checked before anything runs.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from wukong.errors import ConfigError
+
+PLATFORMS: Final = ("local",)
+GRANULES: Final = ("auto", "inline", "threads")
+STORE_SCHEMES: Final = ("redis://", "rediss://", "unix://", "redis+cluster://")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What one compute runs with.
+
+    Attributes
+    ----------
+    platform : str
+        Where executors start: one of `PLATFORMS`.
+    granules : str
+        What runs them: one of `GRANULES`; ``auto`` begins in the client and opens up when tasks prove long enough.
+    workers : int or None
+        How many run at once; None for as many as there are processors.
+    store : str or None
+        None keeps everything in the process; ``embedded`` starts a private server; else a URL of `STORE_SCHEMES`.
+    """
+
+    platform: str = "local"
+    granules: str = "auto"
+    workers: int | None = None
+    store: str | None = None
+
+
+NAMES: Final = tuple(field.name for field in fields(Options))
+
+_settings: dict[str, Any] = {}
+
+
+class set:  # noqa: N801 - used as a function, and as a context manager like dask.config.set
+    """Set options for the process, or, in a ``with`` statement, until its end.
+
+    Parameters
+    ----------
+    **options
+        Fields of `Options`.
+
+    Raises
+    ------
+    ConfigError
+        If an option is unknown or its value is not allowed.
+
+    Examples
+    --------
+    >>> with set(granules="threads"):
+    ...     resolve({}).granules
+    'threads'
+    """
+
+    def __init__(self, **options: Any) -> None:
+        for name, value in options.items():
+            _check(name, value, "wukong.config.set")
+        self._before = dict(_settings)
+        _settings.update(options)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        _settings.clear()
+        _settings.update(self._before)
+
+
+def resolve(given: Mapping[str, Any]) -> Options:
+    """Return the options of one compute: those given, then `set`, the environment and the defaults.
+
+    Raises
+    ------
+    ConfigError
+        If any of them is not allowed; the message says where it was set and lists what is.
+    """
+    for name, value in given.items():
+        _check(name, value, "the call")
+    return Options(**{**_from_environment(), **_settings, **given})
+
+
+def _from_environment() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in NAMES:
+        variable = "WUKONG_" + name.upper()
+        text = os.environ.get(variable)
+        if text:
+            value = int(text) if name == "workers" and text.isdecimal() else text
+            _check(name, value, f"the environment variable {variable}")
+            found[name] = value
+    return found
+
+
+def _check(name: str, value: Any, where: str) -> None:
+    if name == "platform":
+        good, allowed = value in PLATFORMS, ", ".join(PLATFORMS)
+    elif name == "granules":
+        good, allowed = value in GRANULES, ", ".join(GRANULES)
+    elif name == "workers":
+        good = value is None or (type(value) is int and value > 0)
+        allowed = "None or a positive integer"
+    elif name == "store":
+        good = value is None or value == "embedded" or (isinstance(value, str) and value.startswith(STORE_SCHEMES))
+        allowed = "None, embedded, or a URL that starts with " + " ".join(STORE_SCHEMES)
+    else:
+        raise ConfigError(f"{where} sets {name!r}, which is no option; options are {', '.join(NAMES)}")
+    if not good:
+        # A URL may carry a password, so only its scheme is shown.
+        shown = value.partition("://")[0] + "://..." if isinstance(value, str) and "://" in value else repr(value)
+        raise ConfigError(f"{where} sets {name}={shown}, which is not allowed; use {allowed}")

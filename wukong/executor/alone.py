@@ -1,0 +1,112 @@
+"""The client walks a whole graph alone: the first executor, and often the only one. Knows neither Dask nor any store.
+
+A walk is a list of tasks in an order in which every input comes before its use, and for each value the last task that
+uses it. That is all it takes to keep no value longer than needed, with no counting while tasks run.
+"""
+
+from collections.abc import Callable, Collection, Hashable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from wukong.events import Observer
+
+Key = Hashable
+Evaluate = Callable[[Any, dict[Any, Any]], Any]
+
+
+@dataclass(slots=True)
+class Walk:
+    """Tasks in the order in which they run; the three lists are parallel.
+
+    Attributes
+    ----------
+    keys, nodes : list
+        The name of each task, and what `evaluate` makes its value from.
+    inputs : list of collections of keys
+        The distinct keys each task reads.
+    last : dict
+        For each key, the key of the last task that reads it, or None if its value is to stay.
+    wanted : list of keys
+        Distinct keys whose values were asked for.
+    """
+
+    keys: list[Any]
+    nodes: list[Any]
+    inputs: list[Collection[Any]]
+    last: dict[Any, Any]
+    wanted: list[Any]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+def walk(tasks: Walk, evaluate: Evaluate, values: dict[Any, Any], observer: Observer | None = None) -> None:
+    """Run all tasks, one after the other, each value being dropped after its last use.
+
+    Parameters
+    ----------
+    tasks : Walk
+        What to run.
+    evaluate : callable
+        Called as ``evaluate(node, values)`` for the value of a node.
+    values : dict
+        Values that are known before; afterwards it has those wanted, too.
+    observer : Observer, optional
+        Told of each task.
+
+    Raises
+    ------
+    BaseException
+        Whatever a task raises, as it is, with a note that names the task and the way to what was wanted.
+    """
+    last = tasks.last
+    # Known before the loop begins, so that a failure of the very first task can be explained.
+    key = None
+    try:
+        for key, node, inputs in zip(tasks.keys, tasks.nodes, tasks.inputs, strict=True):
+            if observer is None:
+                values[key] = evaluate(node, values)
+            else:
+                observer.started(key)
+                value = evaluate(node, values)
+                values[key] = value
+                observer.finished(key, value)
+                del value
+            for read in inputs:
+                # The very object stands in both places, so identity will do.
+                if last[read] is key:
+                    del values[read]
+    except BaseException as error:
+        note = f"wukong: task {key!r} failed" + _way(tasks, key)
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+        raise
+
+
+def _way(tasks: Walk, key: Key) -> str:
+    """Say by which tasks the value of `key` would have come to what was wanted, the shortest way."""
+    readers: dict[Any, list[Any]] = {}
+    for reader, inputs in zip(tasks.keys, tasks.inputs, strict=True):
+        for read in inputs:
+            readers.setdefault(read, []).append(reader)
+    came_from: dict[Any, Any] = {key: None}
+    wanted = set(tasks.wanted)
+    for reached in (queue := [key]):
+        if reached in wanted:
+            way = list(_back(reached, came_from))[::-1]
+            if len(way) == 1:
+                return ""
+            if len(way) > 12:
+                way[6:-5] = [f"({len(way) - 11} more)"]
+            return ", on the way " + " -> ".join(step if type(step) is str else repr(step) for step in way)
+        for reader in readers.get(reached, ()):
+            if reader not in came_from:
+                came_from[reader] = reached
+                queue.append(reader)
+    return ""
+
+
+def _back(key: Any, came_from: dict[Any, Any]) -> Iterator[Any]:
+    while key is not None:
+        yield key
+        key = came_from[key]

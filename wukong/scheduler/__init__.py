@@ -1,0 +1,1 @@
+"""From a graph to its results: taking it, launching it, watching it."""

@@ -1,0 +1,105 @@
+"""Dask's own diagnostics (`ProgressBar`, `Profiler`, `Callback`...) told of a run. Nothing is paid when none is active.
+
+They get the `state` dictionary that Dask's local scheduler keeps; it is kept with that scheduler's own functions.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import get_ident
+from typing import Any
+
+from dask._task_spec import convert_legacy_graph
+from dask.callbacks import Callback, local_callbacks, normalize_callback
+from dask.local import finish_task, start_state_from_dask
+
+from wukong.executor.alone import Walk
+from wukong.scheduler.dask.graphs import Graph
+
+
+def active(callbacks: Any) -> bool:
+    """Return whether any callback wants to know of a run: of those given with the call, else of those registered."""
+    return bool(Callback.active if callbacks is None else callbacks)
+
+
+class Told:
+    """An `Observer` that tells Dask's callbacks of each task."""
+
+    def __init__(self, callbacks: list[tuple[Callable[..., None] | None, ...]], graph: Graph) -> None:
+        self._callbacks = callbacks
+        self._begun: list[tuple[Callable[..., None] | None, ...]] = []
+        self.graph = graph
+        self.state: dict[str, Any] = {}
+        self._wanted: set[Any] = set()
+        self._priority: Callable[[Any], int] = int
+
+    def start(self) -> None:
+        """Tell that a run begins. A callback may change the graph here, as `dask.cache.Cache` does."""
+        for callback in self._callbacks:
+            if callback[0]:
+                callback[0](self.graph)
+            self._begun.append(callback)
+
+    def ordered(self, tasks: Walk, given: dict[Any, Any]) -> None:
+        """Tell in which state the run begins."""
+        position = {key: index for index, key in enumerate(tasks.keys)}
+        self._wanted = set(tasks.wanted)
+        self._priority = lambda key: position.get(key, -1)
+        self.state = start_state_from_dask(self.graph, dict(given), self._priority, keys=self._wanted)
+        self._tell(1, self.graph, self.state)
+
+    def started(self, key: Any) -> None:
+        ready = self.state["ready"]
+        if key in self.state["cache"]:
+            return
+        # Ordered as the walk is, so it is nearly always the last one.
+        if ready and ready[-1] == key:
+            ready.pop()
+        elif key in ready:
+            ready.remove(key)
+        self.state["running"].add(key)
+        self._tell(2, key, self.graph, self.state)
+
+    def finished(self, key: Any, value: Any) -> None:
+        if key not in self.state["running"]:
+            return
+        self.state["cache"][key] = value
+        finish_task(self.graph, key, self.state, self._wanted, self._priority)
+        self._tell(3, key, value, self.graph, self.state, get_ident())
+
+    def finish(self, failed: bool) -> None:
+        """Tell those told of the beginning that the run is over."""
+        for callback in self._begun:
+            if callback[4]:
+                callback[4](self.graph, self.state, failed)
+
+    def _tell(self, which: int, *what: Any) -> None:
+        for callback in self._callbacks:
+            told = callback[which]
+            if told:
+                told(*what)
+
+
+@contextmanager
+def telling(callbacks: Any, graph: Graph) -> Iterator[Told]:
+    """Tell the callbacks of one run; computes inside its tasks are not told of, as with Dask.
+
+    Parameters
+    ----------
+    callbacks : list or tuple of callbacks, or None
+        Those to tell; None for all that are registered.
+    graph : dict
+        The run's graph. `Told.graph` is the one to run, which callbacks may have changed.
+    """
+    if isinstance(callbacks, Callback) or (
+        isinstance(callbacks, tuple) and not isinstance(callbacks[0], tuple | Callback)
+    ):
+        callbacks = [callbacks]
+    with local_callbacks(callbacks) as found:
+        told = Told([normalize_callback(callback) for callback in found], convert_legacy_graph(graph))
+        failed = True
+        try:
+            told.start()
+            yield told
+            failed = False
+        finally:
+            told.finish(failed)

@@ -1,0 +1,243 @@
+"""From whatever a Dask scheduler is given to tasks in depth-first order. Nothing runs here.
+
+    dict, HighLevelGraph, Expr --merge--> one dict of nodes --trace--> Walk
+
+`merge` leaves Dask's optimisers their say, but for Delayed's own, which only culls, and that in quadratic time.
+`trace` is one iterative pass from the wanted keys: it culls, orders, finds last uses, cycles and missing keys.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Final, NoReturn
+
+from dask import config
+from dask._expr import Expr, HLGExpr, _HLGExprSequence
+from dask._task_spec import Alias, DataNode, GraphNode, Task, TaskRef, _MultiContainer, convert_legacy_task
+from dask.delayed import optimize as delayed_optimize
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+
+from wukong.errors import GraphCycle, MissingKey, UnsupportedGraph
+from wukong.executor.alone import Walk
+
+Graph = dict[Any, Any]
+Opened = dict[Any, tuple[Any, Collection[Any]]]
+
+
+def merge(graph: Any) -> Graph:
+    """Return the graph that a scheduler was given as one dictionary, not culled.
+
+    Parameters
+    ----------
+    graph : Mapping, HighLevelGraph, Expr or anything with ``__dask_graph__``
+        A dictionary is returned as it is, so the result must not be changed.
+    """
+    if type(graph) is dict:
+        return graph
+    if isinstance(graph, Expr):
+        parts = graph.operands if isinstance(graph, _HLGExprSequence) else (graph,)
+        if not any(map(_only_culls, parts)):
+            # Dask optimises several graphs as one only through the whole expression.
+            return dict(graph.__dask_graph__())
+        merged: Graph = {}
+        for part in parts:
+            merged.update(_layers(part.hlg) if _only_culls(part) else part.__dask_graph__())
+        return merged
+    if not isinstance(graph, Mapping):
+        return merge(graph.__dask_graph__())
+    return _layers(graph) if isinstance(graph, HighLevelGraph) else dict(graph)
+
+
+def _only_culls(part: Any) -> bool:
+    if not isinstance(part, HLGExpr):
+        return False
+    optimizer = part.low_level_optimizer
+    return optimizer is None or (optimizer is delayed_optimize and not config.get("optimization.fuse.delayed", False))
+
+
+def _layers(graph: HighLevelGraph) -> Graph:
+    merged: Graph = {}
+    for layer in graph.layers.values():
+        # The mapping itself is a dict, which merges ten times faster than the layer.
+        merged.update(layer.mapping if type(layer) is MaterializedLayer else layer)
+    return merged
+
+
+def flatten(keys: Any) -> list[Any]:
+    """Return the distinct keys of one key or of nested lists of keys, in the order in which they are asked for."""
+    if type(keys) is not list:
+        return [keys]
+    found: dict[Any, None] = {}
+    stack = [keys]
+    while stack:
+        keys = stack.pop()
+        if isinstance(keys, list):
+            stack.extend(reversed(keys))
+        else:
+            found[keys] = None
+    return list(found)
+
+
+def arrange(keys: Any, values: Mapping[Any, Any]) -> Any:
+    """Return values in the structure of keys: of one key its value, of a list a tuple, as Dask's own schedulers do."""
+    if isinstance(keys, list):
+        return tuple([arrange(key, values) for key in keys])
+    return values[keys]
+
+
+def trace(graph: Graph, wanted: list[Any], given: Collection[Any] = ()) -> Walk:
+    """Return the tasks that the wanted keys need, in depth-first order.
+
+    An input that has inputs itself is visited before those that have none, which are thus made right before they are
+    needed; otherwise inputs are visited in the order of arguments.
+
+    Parameters
+    ----------
+    graph : dict
+        From keys to Dask's nodes, legacy tasks or literals.
+    wanted : list of keys
+        Whose values are asked for.
+    given : collection of keys, optional
+        Keys whose values are known.
+
+    Raises
+    ------
+    MissingKey, GraphCycle, UnsupportedGraph
+    """
+    keys: list[Any] = []
+    nodes: list[Any] = []
+    inputs: list[Collection[Any]] = []
+    last: dict[Any, Any] = {}
+    placed = set(given)
+    opened: Opened = {}
+    stack = wanted[::-1]
+    while stack:
+        key = stack[-1]
+        if key in placed:
+            stack.pop()
+            continue
+        if key in opened:
+            node, needs = opened[key]
+            if not placed.issuperset(needs):
+                _cycle(key, opened)
+            del opened[key]
+        else:
+            try:
+                node = graph[key]
+            except KeyError:
+                _missing(key, opened)
+            if type(node) is Task:
+                needs = node._dependencies
+            else:
+                node, needs = _node(key, node, graph, placed, opened)
+            if needs and not placed.issuperset(needs):
+                opened[key] = node, needs
+                if len(needs) == 1:
+                    stack.extend(needs)
+                else:
+                    stack.extend(_visits(node, needs, placed, graph))
+                continue
+        stack.pop()
+        placed.add(key)
+        keys.append(key)
+        nodes.append(node)
+        inputs.append(needs)
+        for read in needs:
+            last[read] = key
+    for key in wanted:
+        last[key] = None
+    return Walk(keys, nodes, inputs, last, wanted)
+
+
+# Arguments of these types are literals, or keys if the graph has them.
+_PLAIN: Final = frozenset({str, int, float, bool})
+_INERT: Final = frozenset({type(None), complex, bytes})
+
+
+def _node(key: Any, node: Any, graph: Graph, placed: set[Any], opened: Opened) -> tuple[Any, Collection[Any]]:
+    """Return a node that `evaluate` takes, and its inputs, of anything but a plain Task."""
+    if type(node) is tuple and node and callable(node[0]):
+        needs = []
+        for arg in node[1:]:
+            kind = type(arg)
+            if kind in _PLAIN:
+                if (arg in graph or arg in placed) and arg not in needs:
+                    needs.append(arg)
+            elif kind not in _INERT:
+                break
+        else:
+            # Runs as it is: Dask's conversion would cost more than the whole walk.
+            return node, tuple(needs)
+    if not isinstance(node, GraphNode):
+        node = convert_legacy_task(key, node, _MultiContainer(graph, placed))
+        if not isinstance(node, GraphNode):
+            return DataNode(key, node), ()
+    if isinstance(node, Alias) and node.target == key:
+        _missing(key, opened)
+    if type(node).__module__.startswith("distributed.shuffle"):
+        raise UnsupportedGraph(
+            f"{key!r} belongs to a P2P shuffle or rechunk, which only dask.distributed can run; build the collection "
+            'under dask.config.set({"dataframe.shuffle.method": "tasks", "array.rechunk.method": "tasks"})'
+        )
+    return node, node.dependencies
+
+
+def _visits(node: Any, needs: Collection[Any], placed: set[Any], graph: Graph) -> list[Any]:
+    """Return the inputs that are still to be placed, the one to visit first at the end."""
+    leaves: list[Any] = []
+    inner: list[Any] = []
+    for read in needs if type(node) is tuple else references(node):
+        if read not in placed:
+            found = graph.get(read)
+            deep = found.dependencies if isinstance(found, GraphNode) else type(found) is tuple
+            (inner if deep else leaves).append(read)
+    leaves.reverse()
+    inner.reverse()
+    return leaves + inner
+
+
+def references(node: Any) -> Collection[Any]:
+    """Return the keys a node reads, in the order of its arguments; one may come several times."""
+    if not isinstance(node, Task):
+        leads: Collection[Any] = node.dependencies
+        return leads
+    found: list[Any] = []
+    for arg in (*node.args, *node.kwargs.values()) if node.kwargs else node.args:
+        if isinstance(arg, TaskRef):
+            found.append(arg.key)
+        elif isinstance(arg, GraphNode):
+            found += references(arg)
+    return found
+
+
+def refuse_unshared(graph: Iterable[Any]) -> None:
+    """Refuse keys whose tasks meet through this process or its disk, for launchers whose tasks do not.
+
+    Raises
+    ------
+    UnsupportedGraph
+        If there is the key of a dataframe's disk shuffle.
+    """
+    for key in graph:
+        if str(key[0] if type(key) is tuple else key).startswith("zpartd-"):
+            raise UnsupportedGraph(
+                f"{key!r} belongs to a dataframe shuffle through the local disk, but tasks here do not share one; "
+                'build the dataframe under dask.config.set({"dataframe.shuffle.method": "tasks"}), or keep its tasks '
+                "in one process"
+            )
+
+
+def _missing(key: Any, opened: Opened) -> NoReturn:
+    for reader, (_, needs) in reversed(opened.items()):
+        if key in needs:
+            raise MissingKey(f"task {reader!r} needs {key!r}, which the graph does not have; add or rename it")
+    raise MissingKey(f"{key!r} is asked for, but the graph does not have it; ask for a key of the graph")
+
+
+def _cycle(key: Any, opened: Opened) -> NoReturn:
+    # What is opened is one path, each key needing the next one.
+    path = list(opened)
+    cycle = [*path[path.index(key) :], key]
+    if len(cycle) > 12:
+        cycle[6:-5] = ["..."]
+    raise GraphCycle(
+        "the graph has a cycle, so none of its tasks can run first: " + " needs ".join(map(repr, cycle)) + "; break it"
+    )

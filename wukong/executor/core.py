@@ -140,6 +140,7 @@ class Executor:
         "_shards",
         "_sizes",
         "_unloaded",
+        "_written",
         "tally",
     )
 
@@ -158,6 +159,7 @@ class Executor:
         self._sizes: dict[int, int] = {}
         self._needs: dict[int, int] = {}  # why a value is still at hand: claimed children, outbox, holds
         self._outbox: list[_Done] = []
+        self._written: set[tuple[int, int]] = set()  # values that no record names yet
         self._fresh = 0.0  # seconds of work in the outbox
         self._holding: dict[int, tuple[_Done, list[m.Edge], float]] = {}
         self._debts: dict[int, _Debt] = {}
@@ -177,7 +179,8 @@ class Executor:
                 else:
                     break
         except _Ended:
-            pass
+            if self._written:
+                yield fx.Drop(sorted(self._written))
         return self.tally
 
     # --- gather -----------------------------------------------------------------------------------------------------
@@ -372,6 +375,7 @@ class Executor:
         frames = [(done.task, done.attempt, done.packed.body) for done in batch if done.packed.body is not None]
         if frames:
             self.tally.writes += len(frames)
+            self._written.update((task, attempt) for task, attempt, _ in frames)
             yield fx.Put(frames)
 
     def _commit(
@@ -399,7 +403,9 @@ class Executor:
         for (done, value), settlement in zip(batch, settlements, strict=True):
             if settlement.verdict == m.WRITE:
                 rejected.append(done)
-            elif settlement.verdict == m.LOST:
+                continue
+            self._written.discard((done.task, done.attempt))
+            if settlement.verdict == m.LOST:
                 self.tally.lost += 1
                 if value.kind == m.STORED:
                     freed.append((done.task, done.attempt))
@@ -496,6 +502,7 @@ class Executor:
                 outcome = m.Outcome(task, done.attempt, value, tuple(still), done.claims)
                 commit = m.Commit(self._nonce, *self._next(), (outcome,))
                 for settlement in (yield from self._ask(shard, commit)):
+                    self._written.discard((task, done.attempt))
                     self._accept(settlement, ready, freed)
                 yield from self._release(self._debts.pop(task).inputs, freed)
                 yield from self._load()

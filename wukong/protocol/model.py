@@ -194,7 +194,7 @@ class Shard:
             verdict, waiter = self._may_hold(outcome, nonce, now)
             if verdict == m.WRITE:
                 return m.Settlement(m.WRITE)
-        self._record(outcome, nonce)
+        written = self._record(outcome, nonce)
         granted: list[m.Grant] = []
         ready: list[int] = []
         claims = outcome.claims
@@ -206,7 +206,7 @@ class Shard:
                 if not self._edge_completes(child, indegree, outcome.task):
                     if child == waiter:
                         self.holders[child] = nonce
-                    elif self._holder(child, now) == nonce and outcome.value.kind != m.HELD:
+                    elif written and self._holder(child, now) == nonce:
                         del self.holders[child]
                     continue
                 active = self._ready(child, now)
@@ -255,16 +255,19 @@ class Shard:
         holder = self.holders.get(child)
         return holder if holder is not None and self._alive(holder, now) else None
 
-    def _record(self, outcome: m.Outcome, nonce: str) -> None:
-        """Note where the value is; a written value replaces a held one, never the other way round."""
-        if outcome.task == m.CLIENT:
-            return
-        known = self.values.get(outcome.task)
-        if known is None or known[1].kind == m.HELD:
-            value = outcome.value
-            if value.kind == m.HELD:
-                value = value._replace(body=nonce)
-            self.values[outcome.task] = (outcome.attempt, value)
+    def _record(self, outcome: m.Outcome, nonce: str) -> bool:
+        """Note where the value is, and say whether a held value has been written now.
+
+        A written value replaces a held one, never the other way round; one that is used up does not come back.
+        """
+        task, value = outcome.task, outcome.value
+        known = self.values.get(task)
+        if task == m.CLIENT or (known is None and task in self.done) or (known is not None and known[1].kind != m.HELD):
+            return False
+        if value.kind == m.HELD:
+            value = value._replace(body=nonce)
+        self.values[task] = (outcome.attempt, value)
+        return known is not None and value.kind != m.HELD
 
     def _ready(self, child: int, now: float) -> _Active:
         """Make `child` ready; whoever holds a value for it owns it at once, if it is still alive."""

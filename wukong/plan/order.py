@@ -1,0 +1,91 @@
+"""In which order tasks are numbered: topological, depth-first along the critical path. Loops over integers only.
+
+Both walks keep their own stack, so a chain may be longer than any recursion limit.
+"""
+
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from wukong.plan.columns import Ints
+
+_NEW, _OPEN, _DONE = 0, 1, 2
+
+
+def needed(roots: Iterable[int], size: int, inputs: Callable[[int], Sequence[int]]) -> Ints:
+    """Return the tasks that `roots` need, themselves included, every input before its consumers.
+
+    Parameters
+    ----------
+    roots : iterable of int
+        Where to start from.
+    size : int
+        Tasks are numbered below this.
+    inputs : callable
+        Gives the inputs of a task; negative ones and repeats are passed over. It is asked once for each task.
+
+    Raises
+    ------
+    Cycle
+        If a task needs itself.
+    """
+    state = bytearray(size)
+    order = array("i")
+    stack = list(roots)
+    stack.reverse()
+    while stack:
+        task = stack[-1]
+        if state[task] == _NEW:
+            state[task] = _OPEN
+            for r in inputs(task):
+                if r >= 0 and state[r] != _DONE:
+                    if state[r] == _OPEN:
+                        path = open_path(stack, state)
+                        raise Cycle(path[path.index(r) :])
+                    stack.append(r)
+        else:
+            stack.pop()
+            if state[task] == _OPEN:
+                state[task] = _DONE
+                order.append(task)
+    return order
+
+
+def open_path(stack: list[int], state: bytearray) -> list[int]:
+    """Return the tasks under way, outermost first: of a task that was pushed several times, the last one is open."""
+    return list(dict.fromkeys(t for t in reversed(stack) if state[t] == _OPEN))[::-1]
+
+
+class Cycle(Exception):  # noqa: N818 - the builder turns it into a GraphCycle with keys
+    """These tasks need each other: each the next, and the last the first."""
+
+    def __init__(self, tasks: list[int]) -> None:
+        super().__init__(tasks)
+        self.tasks = tasks
+
+
+def depth_first(roots: Iterable[int], size: int, inputs: Callable[[int], Sequence[int]], depth: Ints) -> Ints:
+    """Return the tasks that `roots` need in the order an executor should run them.
+
+    Of the inputs of a task the one with the longest path below it comes first: its siblings are then short, and few
+    values wait while the long one is computed. Equally deep inputs come in argument order. The graph is acyclic.
+    """
+    done = bytearray(size)
+    order = array("i")
+    stack = list(roots)
+    stack.reverse()
+    deepness: Any = depth.__getitem__
+    while stack:
+        task = stack[-1]
+        if done[task] == _NEW:
+            done[task] = _OPEN
+            below = inputs(task)
+            if len(below) > 1:
+                below = sorted(below[::-1], key=deepness)  # noqa: C415 - of equals, the last comes out first
+            stack.extend([r for r in below if done[r] == _NEW])
+        else:
+            stack.pop()
+            if done[task] == _OPEN:
+                done[task] = _DONE
+                order.append(task)
+    return order

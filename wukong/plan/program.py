@@ -134,8 +134,8 @@ def failed_member(program: Program, error: BaseException) -> int:
             known = frame.f_locals
             if known.get("program") is not program:
                 break
-            position: int = known["position"]
-            return program.calls[position].member
+            call: Call = program.calls[known["position"]]
+            return call.member
         traceback = traceback.tb_next
     return program.calls[0].member if program.calls else 0
 

@@ -1,0 +1,61 @@
+"""The control store of jobs that stay in one process: the reference model behind locks, one for each shard."""
+
+import time
+from collections.abc import Callable
+from threading import Condition, Lock
+
+from wukong.protocol import messages as m
+from wukong.protocol.model import Shard
+from wukong.storage.counters import Counters
+
+
+class MemoryControlStore:
+    """A control store in this process.
+
+    Parameters
+    ----------
+    shards : int
+        Number of shards of each job.
+    clock : callable
+        The time in seconds; tests and the simulator give their own.
+    """
+
+    def __init__(self, shards: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
+        self.shards = shards
+        self._clock = clock
+        self._locks = [Lock() for _ in range(shards)]
+        self._jobs: list[dict[str, Shard]] = [{} for _ in range(shards)]
+        self._calls = [0] * shards
+        self._notice = Condition(self._locks[0])
+
+    @property
+    def counters(self) -> Counters:
+        """Requests so far; nothing is sent anywhere."""
+        return Counters(sum(self._calls))
+
+    def apply(self, job: str, shard: int, request: m.Request) -> m.Reply:
+        """See `ControlStore`."""
+        with self._locks[shard]:
+            self._calls[shard] += 1
+            jobs = self._jobs[shard]
+            state = jobs.get(job)
+            if state is None:
+                state = Shard()
+            notified = state.notified
+            reply = state.apply(request, self._clock())
+            if state.open:
+                jobs[job] = state
+                if shard == 0 and state.notified and not notified:
+                    self._notice.notify_all()
+            else:
+                jobs.pop(job, None)
+            return reply
+
+    def wait(self, job: str, timeout: float) -> bool:
+        """See `ControlStore`."""
+        with self._notice:
+            jobs = self._jobs[0]
+            return self._notice.wait_for(lambda: job in jobs and jobs[job].notified, timeout)
+
+    def close(self) -> None:
+        """See `ControlStore`."""

@@ -155,12 +155,14 @@ _INERT: Final = frozenset({type(None), complex, bytes})
 def _node(key: Any, node: Any, graph: Graph, placed: set[Any], opened: Opened) -> tuple[Any, Collection[Any]]:
     """Return a node that `evaluate` takes, and its inputs, of anything but a plain Task."""
     if type(node) is tuple and node and callable(node[0]):
-        needs = []
+        needs = {}
         for arg in node[1:]:
             kind = type(arg)
             if kind in _PLAIN:
-                if (arg in graph or arg in placed) and arg not in needs:
-                    needs.append(arg)
+                if arg in graph or arg in placed:
+                    needs[arg] = None
+            elif kind is tuple and _is_key(arg, graph, placed):
+                needs[arg] = None
             elif kind not in _INERT:
                 break
         else:
@@ -178,6 +180,16 @@ def _node(key: Any, node: Any, graph: Graph, placed: set[Any], opened: Opened) -
             'under dask.config.set({"dataframe.shuffle.method": "tasks", "array.rechunk.method": "tasks"})'
         )
     return node, node.dependencies
+
+
+def _is_key(arg: tuple[Any, ...], graph: Graph, placed: set[Any]) -> bool:
+    if not arg or callable(arg[0]):
+        return False
+    try:
+        return arg in graph or arg in placed
+    except TypeError:
+        # It holds something that cannot be hashed.
+        return False
 
 
 def _visits(node: Any, needs: Collection[Any], placed: set[Any], graph: Graph) -> list[Any]:

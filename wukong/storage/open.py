@@ -6,6 +6,7 @@ from wukong.storage.address import Address, parse
 from wukong.storage.control.redis import DAY, RedisControlStore
 from wukong.storage.link import ClusterLink, Link
 from wukong.storage.server import EmbeddedServer
+from wukong.storage.values.redis import RedisValueStore
 
 
 class EmbeddedLink(Link):
@@ -48,3 +49,8 @@ def open_control(
 ) -> RedisControlStore:
     """Return the control store at `url`; see `connect` and `RedisControlStore`."""
     return RedisControlStore(connect(url, timeout), shards, ttl, clock)
+
+
+def open_values(url: str | Address, job: str, ttl: int = DAY, timeout: float = 10.0) -> RedisValueStore:
+    """Return the values of `job` in the store at `url`; see `connect` and `RedisValueStore`."""
+    return RedisValueStore(connect(url, timeout), job, ttl)

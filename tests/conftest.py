@@ -1,0 +1,37 @@
+"""Fixtures that tests of several packages share: running servers, one of each kind a session."""
+
+import pytest
+
+from tests import servers
+from wukong.storage.server import EmbeddedServer
+
+
+@pytest.fixture(scope="session")
+def embedded_url():
+    """URL of a server as Wukong starts it for itself."""
+    with EmbeddedServer() as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def tcp_url():
+    """URL of a Redis 7 over TCP."""
+    with servers.redis_over_tcp() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def cluster_url():
+    """URL of a cluster of three nodes."""
+    with servers.cluster_of_three() as url:
+        yield url
+
+
+#: Every kind of server: the name of its fixture.
+SERVERS = ("embedded_url", "tcp_url", "cluster_url")
+
+
+@pytest.fixture(params=SERVERS)
+def server_url(request):
+    """URL of each kind of server in turn."""
+    return request.getfixturevalue(request.param)

@@ -18,7 +18,7 @@ class Observer(Protocol):
         """Note that it ran and gave this value. A task that fails is started only."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Run:
     """Figures of one compute.
 
@@ -28,7 +28,20 @@ class Run:
         Tasks that were to run, after culling.
     seconds : float
         Wall time from the graph's arrival to its results.
+    executors, becomes, invocations : int
+        Executors started; tasks that one of them went on to itself; tasks handed to another.
+    round_trips, bytes_sent, bytes_received : int
+        Requests to the stores, and what they carried.
+    where : str
+        Where it ran.
     """
 
-    tasks: int
-    seconds: float
+    tasks: int = 0
+    seconds: float = 0.0
+    executors: int = 0
+    becomes: int = 0
+    invocations: int = 0
+    round_trips: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    where: str = "the client, alone"

@@ -40,7 +40,21 @@ class Walk:
         return len(self.keys)
 
 
-def walk(tasks: Walk, evaluate: Evaluate, values: dict[Any, Any], observer: Observer | None = None) -> None:
+@dataclass(slots=True)
+class Taken:
+    """Where a walk was taken over: the task that ran then, and the value it gave."""
+
+    index: int
+    value: Any
+
+
+def walk(
+    tasks: Walk,
+    evaluate: Evaluate,
+    values: dict[Any, Any],
+    observer: Observer | None = None,
+    baton: list[int] | None = None,
+) -> Taken | None:
     """Run all tasks, one after the other, each value being dropped after its last use.
 
     Parameters
@@ -53,6 +67,14 @@ def walk(tasks: Walk, evaluate: Evaluate, values: dict[Any, Any], observer: Obse
         Values that are known before; afterwards it has those wanted, too.
     observer : Observer, optional
         Told of each task.
+    baton : list, optional
+        Holds the number of the task that runs, while it runs. Another thread that takes it out takes the walk over
+        from there, and this one ends with that task, leaving `values` as they were when it began.
+
+    Returns
+    -------
+    Taken or None
+        None if the walk came to its end.
 
     Raises
     ------
@@ -60,27 +82,39 @@ def walk(tasks: Walk, evaluate: Evaluate, values: dict[Any, Any], observer: Obse
         Whatever a task raises, as it is, with a note that names the task and the way to what was wanted.
     """
     last = tasks.last
+    if baton is None:
+        baton = []
     # Known before the loop begins, so that a failure of the very first task can be explained.
     key = None
     try:
-        for key, node, inputs in zip(tasks.keys, tasks.nodes, tasks.inputs, strict=True):
-            if observer is None:
-                values[key] = evaluate(node, values)
-            else:
+        for index, (key, node, inputs) in enumerate(zip(tasks.keys, tasks.nodes, tasks.inputs, strict=True)):
+            if observer is not None:
                 observer.started(key)
-                value = evaluate(node, values)
-                values[key] = value
+            baton.append(index)
+            value = evaluate(node, values)
+            try:
+                # Only one of two threads gets it, so there is no need of a lock.
+                baton.pop()
+            except IndexError:
+                return Taken(index, value)
+            values[key] = value
+            if observer is not None:
                 observer.finished(key, value)
-                del value
             for read in inputs:
                 # The very object stands in both places, so identity will do.
                 if last[read] is key:
                     del values[read]
     except BaseException as error:
-        note = f"wukong: task {key!r} failed" + _way(tasks, key)
-        if note not in getattr(error, "__notes__", ()):
-            error.add_note(note)
+        explain(error, tasks, key)
         raise
+    return None
+
+
+def explain(error: BaseException, tasks: Walk, key: Key) -> None:
+    """Add a note to the error of a task: its key, and the way from it to what was wanted."""
+    note = f"wukong: task {key!r} failed" + _way(tasks, key)
+    if note not in getattr(error, "__notes__", ()):
+        error.add_note(note)
 
 
 def _way(tasks: Walk, key: Key) -> str:

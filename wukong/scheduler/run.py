@@ -1,20 +1,32 @@
-"""One compute, from the graph as it was given to the results: who runs it is decided here."""
+"""One compute, from the graph as it was given to the results: who runs it is decided here.
+
+granules="inline"   the client walks alone
+granules="auto"     the client walks alone, and hands over to the crew if tasks prove long enough
+granules="threads"  compiled and launched at once
+a store             compiled, published and launched, every value and edge through the store
+"""
 
 from collections.abc import Mapping
 from threading import local
 from time import perf_counter
-from typing import Any
+from typing import Any, Final
 
 from dask import config as dask_config
 
 from wukong.config import Options
-from wukong.errors import ConfigError
+from wukong.cost import IN_PROCESS
 from wukong.events import Run
-from wukong.executor.alone import walk
+from wukong.executor.alone import Taken, Walk, walk
+from wukong.platforms.local.threads import workers_here
+from wukong.scheduler.compiled import Compiled
 from wukong.scheduler.dask.callbacks import active, telling
 from wukong.scheduler.dask.graphs import arrange, flatten, merge, trace
 from wukong.scheduler.dask.nodes import evaluate
+from wukong.scheduler.relay import Lookout, Relay
 
+#: A task of so many seconds is worth handing the rest of its walk over: compiling a task costs about a tenth of it.
+_PATIENCE: Final = 10 * IN_PROCESS.invoke
+_lookout = Lookout(_PATIENCE)
 _latest = local()
 
 
@@ -49,8 +61,6 @@ def run(
         What a task raised.
     """
     began = perf_counter()
-    if options.granules == "threads" or options.store is not None:
-        raise ConfigError("this version runs every task in the client; use granules='auto' or 'inline', and store=None")
     values = dict(cache or dask_config.get("cache", None) or ())
     nodes = merge(graph)
     wanted = flatten(keys)
@@ -58,12 +68,31 @@ def run(
         with telling(callbacks, nodes) as told:
             tasks = trace(told.graph, wanted, values)
             told.ordered(tasks, values)
-            walk(tasks, evaluate, values, told)
+            figures = _run(tasks, values, options, told)
     else:
         tasks = trace(nodes, wanted, values)
-        walk(tasks, evaluate, values)
-    _latest.run = Run(tasks=len(tasks), seconds=perf_counter() - began)
+        figures = _run(tasks, values, options, None)
+    figures.tasks, figures.seconds = len(tasks), perf_counter() - began
+    _latest.run = figures
     return arrange(keys, values)
+
+
+def _run(tasks: Walk, values: dict[Any, Any], options: Options, observer: Any) -> Run:
+    """Add the values of the wanted keys to `values`."""
+    workers = options.workers or workers_here()
+    if options.store is not None or (options.granules == "threads" and workers > 1):
+        workers = 1 if options.granules == "inline" else workers
+        with Compiled(tasks, values, workers, options.store, observer) as compiled:
+            return compiled.finish()
+    if options.granules == "inline" or workers == 1 or len(tasks) < 3:
+        walk(tasks, evaluate, values, observer)
+        return Run(executors=1, becomes=len(tasks) - 1)
+    with Relay(tasks, values, _PATIENCE, workers, observer) as relay:
+        _lookout.watch(relay)
+        taken: Taken | None = walk(tasks, evaluate, values, observer, relay.baton)
+        if taken is None:
+            return Run(executors=1, becomes=len(tasks) - 1)
+        return relay.join(taken)
 
 
 def last_run() -> Run | None:

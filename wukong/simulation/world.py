@@ -33,7 +33,7 @@ SWEEP = 2.0
 BOUND = 2000.0
 
 
-class Violation(AssertionError):
+class Violation(AssertionError):  # noqa: N818 - it is the name of what is looked for
     """A run broke what must hold; the message has the seed and the last events."""
 
 
@@ -65,7 +65,7 @@ class World:
         self.released = False
         self.results: list[int] | None = None
         self._executor = executor
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._events: list[tuple[float, int, Callable[[], object]]] = []
         self._order = 0
         self._entries = 0
         self._granted: dict[tuple[int, int], str] = {}
@@ -96,7 +96,7 @@ class World:
 
     # --- time -------------------------------------------------------------------------------------------------------
 
-    def _at(self, delay: float, event: Callable[[], None]) -> None:
+    def _at(self, delay: float, event: Callable[[], object]) -> None:
         self._order += 1
         heappush(self._events, (self.now + delay, self._order, event))
 

@@ -147,6 +147,7 @@ def trace(graph: Graph, wanted: list[Any], given: Collection[Any] = ()) -> Walk:
     return Walk(keys, nodes, inputs, last, wanted)
 
 
+_FINALISERS: Final = ("finalize-", "repartitiontofewer-")
 # Arguments of these types are literals, or keys if the graph has them.
 _PLAIN: Final = frozenset({str, int, float, bool})
 _INERT: Final = frozenset({type(None), complex, bytes})
@@ -218,6 +219,15 @@ def references(node: Any) -> Collection[Any]:
         elif isinstance(arg, GraphNode):
             found += references(arg)
     return found
+
+
+def finalisers(walk: Walk) -> list[Any]:
+    """Return the wanted keys whose tasks only put a whole result together, and that no other task reads."""
+    names = [key for key in walk.wanted if str(key[0] if type(key) is tuple else key).startswith(_FINALISERS)]
+    if names:
+        read = set().union(*walk.inputs)
+        names = [key for key in names if key not in read]
+    return names
 
 
 def refuse_unshared(graph: Iterable[Any]) -> None:

@@ -29,8 +29,8 @@ from dask._task_spec import (
 
 from wukong.errors import GraphCycle
 from wukong.plan.builder import LONGEST_CHAIN, PlanBuilder
-from wukong.plan.columns import Plan
 from wukong.plan.program import make_dict, make_list, make_set, make_tuple, pass_on
+from wukong.plan.reading import Plan
 
 _CONSTRUCTORS: Final[dict[type, Any]] = {List: make_list, Tuple: make_tuple, Set: make_set, Dict: make_dict}
 _LACKING: Final = object()

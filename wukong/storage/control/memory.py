@@ -9,6 +9,10 @@ from wukong.protocol.model import Shard
 from wukong.storage.counters import Counters
 
 
+class _ForgetfulShard(Shard):
+    keeps_answers = False
+
+
 class MemoryControlStore:
     """A control store in this process.
 
@@ -18,10 +22,16 @@ class MemoryControlStore:
         Number of shards of each job.
     clock : callable
         The time in seconds; tests and the simulator give their own.
+    keeps_answers : bool
+        Whether the same request again gets the same answer. Callers that cannot lose an answer do without: kept
+        answers keep values alive.
     """
 
-    def __init__(self, shards: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, shards: int = 1, clock: Callable[[], float] = time.monotonic, keeps_answers: bool = True
+    ) -> None:
         self.shards = shards
+        self._shard = Shard if keeps_answers else _ForgetfulShard
         self._clock = clock
         self._locks = [Lock() for _ in range(shards)]
         self._jobs: list[dict[str, Shard]] = [{} for _ in range(shards)]
@@ -40,7 +50,7 @@ class MemoryControlStore:
             jobs = self._jobs[shard]
             state = jobs.get(job)
             if state is None:
-                state = Shard()
+                state = self._shard()
             notified = state.notified
             reply = state.apply(request, self._clock())
             if state.open:

@@ -1,0 +1,93 @@
+"""One compute, as its executors see it: the plan, the stores, and the platform that starts more of them."""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from wukong.cost import Costs, Estimates
+from wukong.events import Observer
+from wukong.executor.core import Context, Schedule, Tally
+from wukong.executor.effects import Packed
+from wukong.storage.control.base import ControlStore
+from wukong.storage.values.base import ValueStore
+
+
+class Runnable(Schedule, Protocol):
+    """A plan that can also be run: `wukong.plan.columns.Plan`, or a view of one that loads its segments."""
+
+    @property
+    def leaves(self) -> Sequence[int]: ...
+    @property
+    def given(self) -> Sequence[int]: ...
+    @property
+    def requested(self) -> Sequence[int]: ...
+    def load(self, tasks: Sequence[int]) -> None: ...
+    def members(self, task: int) -> tuple[Hashable, ...]: ...
+    def program(self, task: int) -> Any: ...
+    def run(self, task: int, values: dict[int, Any]) -> Any: ...
+
+
+class Invoker(Protocol):
+    """What a job asks of its platform while it runs."""
+
+    def invoke(self, tasks: Sequence[int], per: int) -> None:
+        """Start executors on ready tasks, `per` tasks each."""
+
+    def busy(self) -> bool:
+        """Whether invocations wait for a worker."""
+
+    def pause(self, seconds: float) -> bool:
+        """Wait so long, or until invocations wait for a worker; return whether they do."""
+
+    def finish(self) -> None:
+        """Note that the results are ready."""
+
+    def fail(self, task: int, error: BaseException) -> None:
+        """Note that the job has failed with this error of this task."""
+
+
+@dataclass(slots=True)
+class Job:
+    """One compute.
+
+    Attributes
+    ----------
+    name : str
+        Unique; every record and value of the job is kept under it.
+    plan : Runnable
+        What to run.
+    control, values : stores
+        Where records and values live. `values` is None where every value rides with its record.
+    costs, estimates : Costs, Estimates
+        What decides.
+    pack, unpack : callable
+        Make a value ready to leave an executor, and undo that.
+    observer : Observer, optional
+        Told of each task.
+    tally : Tally
+        What all its executors did; `invoker` adds to it under its own lock.
+    """
+
+    name: str
+    plan: Runnable
+    control: ControlStore
+    values: ValueStore | None
+    costs: Costs
+    estimates: Estimates
+    pack: Callable[[Any], Packed]
+    unpack: Callable[[Any], Any]
+    invoker: Invoker
+    observer: Observer | None = None
+    tally: Tally = field(default_factory=lambda: Tally(executors=0))
+
+    def context(self) -> Context:
+        """Return what each executor of this job is given."""
+        return Context(
+            self.plan,
+            self.costs,
+            self.estimates,
+            self.pack,
+            self.unpack,
+            self.invoker.busy,
+            self.control.shards,
+        )

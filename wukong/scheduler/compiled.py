@@ -1,0 +1,170 @@
+"""One compute on the crew: what is left of a walk, compiled to a plan, launched, worked on, and collected.
+
+Tasks before `index` are done and their values at hand; task `index` runs already, in the client, if `index` is given.
+"""
+
+from collections.abc import Hashable
+from types import TracebackType
+from typing import Any, Self
+
+from wukong.cost import Estimates
+from wukong.errors import WukongError
+from wukong.events import Observer, Run
+from wukong.executor.alone import Walk, explain
+from wukong.executor.job import Job
+from wukong.ids import new_job
+from wukong.plan.program import failed_member
+from wukong.platforms.local import threads
+from wukong.protocol import messages as m
+from wukong.scheduler import stores
+from wukong.scheduler.dask.graphs import finalisers, references
+from wukong.scheduler.dask.lower import lower
+from wukong.scheduler.dask.nodes import evaluate
+from wukong.scheduler.launch import Client
+
+
+class Compiled:
+    """One compute on the crew; a context manager that leaves nothing of the job behind.
+
+    Parameters
+    ----------
+    walk : Walk
+        The tasks.
+    values : dict
+        Values at hand; the results are added to it.
+    workers : int
+        How many work on it, the client included.
+    store : str or None
+        Where records and values go; None keeps them in this process.
+    observer : Observer or None
+        Told of each task.
+    index : int
+        The task of the walk that runs already; -1 if none does.
+    """
+
+    def __init__(
+        self,
+        walk: Walk,
+        values: dict[Any, Any],
+        workers: int,
+        store: str | None,
+        observer: Observer | None,
+        index: int = -1,
+    ) -> None:
+        self._walk = walk
+        self._values = values
+        begun = max(index, 0)
+        left = dict(zip(walk.keys[begun:], walk.nodes[begun:], strict=True))
+        # What puts the whole result together runs where the result is wanted.
+        self._finalisers = {key: left.pop(key) for key in finalisers(walk) if key in left}
+        inputs = [key for node in self._finalisers.values() for key in references(node)]
+        self._asked = dict.fromkeys([*(key for key in walk.wanted if key not in self._finalisers), *inputs])
+        self._outputs = [key for key in self._asked if key in left]
+        known = dict(values)
+        self._running: Hashable = walk.keys[index] if index >= 0 else None
+        given = dict(known) if index < 0 else {**known, self._running: None}
+        plan = lower(left, self._outputs, given, fuse=observer is None)
+        self._numbers = {plan.key(task): task for task in plan.given}
+        self._given = {self._numbers[key]: value for key, value in known.items() if key in self._numbers}
+        self._posted = threads.crew.post(workers)
+        name = new_job()
+        self._stores = stores.in_process() if store is None else stores.at(store, name)
+        self._before = self._stores.counters()
+        self._job = Job(
+            name,
+            plan,
+            self._stores.control,
+            self._stores.values,
+            self._stores.costs,
+            Estimates(self._stores.costs.unknown),
+            self._stores.pack,
+            self._stores.unpack,
+            self._posted,
+            observer,
+        )
+        self._client = Client(self._job)
+        self._started = False
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not self._started:
+            return
+        threads.crew.take_down(self._posted)
+        if error is not None:
+            self._client.cancel(m.CANCELLED if self._posted.error is None else m.FAILED, repr(error).encode())
+        self._client.release()
+        if self._job.values is not None:
+            self._job.values.clear()
+
+    def start(self) -> None:
+        """Open the job and have its first executors invoked."""
+        threads.crew.open(self._posted, self._job)
+        self._started = True
+        self._client.launch()
+        if self._given:
+            given, self._given = self._given, {}
+            self._client.supply(given)
+
+    def finish(self, value: Any = None) -> Run:
+        """Work on the job to its end and add the results to the values.
+
+        Parameters
+        ----------
+        value : object
+            What the task gave that ran already.
+
+        Raises
+        ------
+        BaseException
+            What a task raised, with a note that names the task.
+        """
+        values, walk = self._values, self._walk
+        for key in list(values):
+            if key not in self._asked:
+                del values[key]
+        if self._running in self._asked:
+            values[self._running] = value
+        if self._running in self._numbers:
+            self._client.supply({self._numbers[self._running]: value})
+        del value
+        if self._outputs:
+            self._work()
+        for key, node in self._finalisers.items():
+            try:
+                values[key] = evaluate(node, values)
+            except BaseException as error:
+                explain(error, walk, key)
+                raise
+        tally, after = self._job.tally, self._stores.counters()
+        return Run(
+            executors=tally.executors,
+            becomes=tally.becomes,
+            invocations=tally.invocations,
+            round_trips=after[0] - self._before[0],
+            bytes_sent=after[1] - self._before[1],
+            bytes_received=after[2] - self._before[2],
+            where=f"{self._posted.workers} threads, store: {self._stores.name}",
+        )
+
+    def _work(self) -> None:
+        plan = self._job.plan
+        try:
+            threads.crew.work(self._posted)
+        except BaseException as error:
+            if self._posted.failed is not None and not isinstance(error, WukongError):
+                explain(error, self._walk, _failed(plan, self._posted.failed, error))
+            raise
+        results = self._client.collect()
+        for key, task in zip(self._outputs, plan.requested, strict=True):
+            self._values[key] = results[task]
+
+
+def _failed(plan: Any, task: int, error: BaseException) -> Hashable:
+    """Return the original key whose call raised `error`."""
+    key: Hashable = plan.members(task)[failed_member(plan.program(task), error)]
+    return key

@@ -1,0 +1,144 @@
+"""Handing a walk over to the crew in the middle: what `granules="auto"` does when tasks prove long enough.
+
+The client begins alone. A lookout thread comes by now and then, more and more rarely; if the client has been in one
+task for long, or tasks take long on average, it takes the baton: what is not done yet is compiled and launched, values
+at hand are supplied as given, and the client, when it is through with its task, supplies that one too and joins in.
+
+The baton is in its list exactly while a task runs, so having it also says that everything before that task is done.
+"""
+
+import threading
+from time import perf_counter
+from types import TracebackType
+from typing import Any, Self
+
+from wukong.errors import JobStalled
+from wukong.events import Observer, Run
+from wukong.executor.alone import Taken, Walk
+from wukong.scheduler.compiled import Compiled
+
+#: A walk with fewer tasks left is not worth handing over.
+_FEW = 3
+
+
+class Relay:
+    """One walk that may be handed over.
+
+    Parameters
+    ----------
+    walk : Walk
+        The tasks.
+    values : dict
+        Values at hand; the walk keeps it up to date.
+    patience : float
+        A task that has run so many seconds, or tasks that take half as long on average, are worth handing over.
+    workers : int
+        How many work on it from then on.
+    observer : Observer or None
+        Told of each task.
+    """
+
+    def __init__(
+        self, walk: Walk, values: dict[Any, Any], patience: float, workers: int, observer: Observer | None
+    ) -> None:
+        self.baton: list[int] = []
+        self._walk = walk
+        self._values = values
+        self._patience = patience
+        self._workers = workers
+        self._observer = observer
+        self._over = False
+        self._began = perf_counter()
+        self._seen = -1
+        self._launched = threading.Event()
+        self._compiled: Compiled | None = None
+        self._error: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._over = True
+        if not self.baton and self._compiled is not None:
+            self._compiled.__exit__(kind, error, traceback)
+        self._compiled = None
+        # The lookout may keep this for a while yet.
+        del self._walk, self._values
+
+    def look(self) -> bool:
+        """Look in on the client and take over if that is worth it; return whether to come again."""
+        try:
+            index = self.baton[-1]
+        except IndexError:
+            return not self._over
+        average = (perf_counter() - self._began) / (index + 1)
+        if index != self._seen and average < self._patience / 2:
+            self._seen = index
+            return not self._over
+        try:
+            index = self.baton.pop()
+        except IndexError:
+            return not self._over
+        if len(self._walk) - index < _FEW:
+            self.baton.append(index)
+            return False
+        try:
+            self._compiled = Compiled(self._walk, self._values, self._workers, None, self._observer, index)
+            self._compiled.start()
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._launched.set()
+        return False
+
+    def join(self, taken: Taken) -> Run:
+        """Add the value of the task that ran when the walk was taken over, and work on the rest to its end."""
+        if not self._launched.wait(60.0):
+            raise JobStalled("a walk was taken over, but not launched for 60 s; the machine seems to be overloaded")
+        if self._error is not None:
+            raise self._error
+        assert self._compiled is not None
+        return self._compiled.finish(taken.value)
+
+
+class Lookout:
+    """A thread that looks in on relays: first after `patience` seconds, then at intervals that double to `rarely`."""
+
+    def __init__(self, patience: float, rarely: float = 0.05) -> None:
+        self._patience = patience
+        self._rarely = rarely
+        self._relays: list[Relay] = []
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def watch(self, relay: Relay) -> None:
+        """Look in on this relay from now on."""
+        with self._changed:
+            self._relays.append(relay)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="wukong-lookout", daemon=True)
+                self._thread.start()
+            elif len(self._relays) == 1:
+                self._changed.notify()
+
+    def _run(self) -> None:
+        pause = self._patience
+        known = 0
+        while True:
+            with self._changed:
+                while not self._relays:
+                    self._changed.wait()
+                    pause = self._patience
+                if len(self._relays) != known:
+                    pause = self._patience
+                self._changed.wait(pause)
+                relays = list(self._relays)
+            gone = [relay for relay in relays if not relay.look()]
+            with self._changed:
+                for relay in gone:
+                    self._relays.remove(relay)
+                known = len(self._relays)
+            pause = min(2 * pause, self._rarely)
+            del relays, gone

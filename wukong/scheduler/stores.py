@@ -1,0 +1,141 @@
+"""The stores of one job: opened once per process and URL, and how values are packed for them."""
+
+import atexit
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from wukong.cost import IN_PROCESS, LOCAL_SERVER, Costs
+from wukong.executor.effects import Packed
+from wukong.protocol import messages as m
+from wukong.storage.control.base import ControlStore
+from wukong.storage.control.memory import MemoryControlStore
+from wukong.storage.counters import Counters
+from wukong.storage.values.base import ValueStore
+
+if TYPE_CHECKING:
+    from wukong.storage.link import Link
+
+#: Shards of a job in a cluster: enough for the slots of a job to be spread over its nodes.
+_CLUSTER_SHARDS = 8
+
+
+@dataclass(slots=True)
+class Stores:
+    """The stores of one job.
+
+    Attributes
+    ----------
+    control, values : stores
+        Where records and values live. `values` is None where every value rides with its record.
+    costs : Costs
+        What they cost.
+    pack, unpack : callable
+        Make a value ready to leave an executor, and undo that.
+    counters : callable
+        What the stores have been used for so far.
+    name : str
+        The store, for people.
+    """
+
+    control: ControlStore
+    values: ValueStore | None
+    costs: Costs
+    pack: Callable[[Any], Packed]
+    unpack: Callable[[Any], Any]
+    counters: Callable[[], Counters]
+    name: str
+
+
+def in_process() -> Stores:
+    """Return stores in the memory of this process: values are the very objects, and nothing is copied."""
+    control = MemoryControlStore(keeps_answers=False)
+    return Stores(control, None, IN_PROCESS, _as_it_is, _the_same, lambda: control.counters, "memory")
+
+
+def at(url: str, job: str) -> Stores:
+    """Return the stores of `job` at `url`.
+
+    Raises
+    ------
+    ConfigError
+        If the URL is of no known form.
+    StoreError
+        If there is no server, or nobody answers.
+    """
+    from wukong import serialize
+    from wukong.storage.control.redis import RedisControlStore
+    from wukong.storage.link import ClusterLink
+    from wukong.storage.values.redis import LIMIT, RedisValueStore
+    from wukong.storage.values.tiered import Tier, TieredValueStore
+
+    link, costs = _link(url)
+    control = RedisControlStore(link, _CLUSTER_SHARDS if isinstance(link, ClusterLink) else 1)
+    values = TieredValueStore([Tier("redis", RedisValueStore(link, job), LIMIT)], costs)
+    inline_limit = costs.inline_limit
+
+    def pack(value: Any) -> Packed:
+        frame = serialize.dumps(value)
+        if frame.nbytes <= inline_limit:
+            return Packed(True, frame.nbytes, bytes(frame))
+        return Packed(False, frame.nbytes, frame.parts)
+
+    return Stores(control, values, costs, pack, serialize.loads, lambda: link.counters, str(link.address))
+
+
+def _as_it_is(value: Any) -> Packed:
+    return Packed(True, getattr(value, "nbytes", 0), value)
+
+
+def _the_same(value: Any) -> Any:
+    return value
+
+
+_links: dict[str, "tuple[Link, Costs]"] = {}
+_opening = Lock()
+
+
+def _link(url: str) -> "tuple[Link, Costs]":
+    """Return the link to `url`, opened at first use, and what a request over it costs."""
+    with _opening:
+        known = _links.get(url)
+        if known is None:
+            from wukong.storage.open import connect
+
+            link = connect(url)
+            try:
+                costs = LOCAL_SERVER.replace(round_trip=_round_trip(link))
+            except BaseException:
+                link.close()
+                raise
+            known = _links[url] = link, costs
+        return known
+
+
+def _round_trip(link: "Link") -> float:
+    """Measure one request, in seconds: the median of a few."""
+    from wukong.storage.control.redis import RedisControlStore
+
+    control = RedisControlStore(link)
+    seconds = []
+    for _ in range(7):
+        began = perf_counter()
+        control.apply("ping", 0, m.Probe())
+        seconds.append(perf_counter() - began)
+    return sorted(seconds)[3]
+
+
+def close() -> None:
+    """Close all links; embedded servers end."""
+    with _opening:
+        for link, _ in _links.values():
+            link.close()
+        _links.clear()
+
+
+atexit.register(close)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_links.clear)

@@ -446,8 +446,9 @@ requests[CLAIM] = function()
       else
         grants[#grants + 1] = grant(task, record, claim[2])
       end
-    elseif record[STATE] == CLAIMED and record[OWNER] == nonce then
-      grants[#grants + 1] = { task, record[ATTEMPT], inputs_of(claim[2]) }
+    elseif record[OWNER] == nonce then
+      local committed = record[STATE] == UNSETTLED and record[KIND] and call('HGET', VALUES, task) or nil
+      grants[#grants + 1] = { task, record[ATTEMPT], inputs_of(claim[2]), committed }
     end
   end
   return grants

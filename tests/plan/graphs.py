@@ -26,79 +26,94 @@ def count(*args: Any, **kwargs: Any) -> int:
 
 
 FUNCTIONS = (show, nothing, count)
-DATA = st.sampled_from([None, 0, 1, True, 1.0, -0.0, 0.0, "x", b"x", (1, 2), "k0", slice(0, 3), ("k0", 1)])
+DATA = st.sampled_from([None, 0, 1, True, 1.0, -0.0, 0.0, "x", b"x", (1, 2), "k0", slice(0, 3), ("k", 1)])
+_NUMBER = st.integers(0, 20)
+#: An argument before it is known which keys there are: what it is, and its parts.
+_RECIPE = st.recursive(
+    st.tuples(st.just("data"), DATA) | st.tuples(st.sampled_from(["ref", "alias"]), _NUMBER),
+    lambda inner: st.tuples(
+        st.sampled_from(["list", "tuple", "set", "dict", "task", "kwargs", "node"]), st.lists(inner, max_size=3)
+    ),
+    max_leaves=4,
+)
+_NODE = st.tuples(
+    st.sampled_from(["task", "task", "kwargs", "chain", "chain", "alias", "data", "fused", "legacy"]),
+    st.sampled_from(FUNCTIONS),
+    st.lists(_RECIPE, max_size=4),
+    st.lists(st.tuples(st.sampled_from(["task", "alias", "data", "deep"]), _NUMBER, DATA), max_size=4),
+)
+_GRAPH = st.tuples(st.lists(_NODE, min_size=1, max_size=14), st.lists(_NUMBER, min_size=1, max_size=4))
 
 
-@st.composite
-def dask_graphs(draw: st.DrawFn, largest: int = 14) -> tuple[dict[Hashable, Any], list[Hashable]]:
+def dask_graphs() -> st.SearchStrategy[tuple[dict[Hashable, Any], list[Hashable]]]:
     """Draw a graph and the keys to ask of it: diamonds, repeats, aliases, containers, kwargs, fused tasks, legacy."""
+    return _GRAPH.map(lambda drawn: _graph(*drawn))
+
+
+def _graph(recipes: list[Any], wanted: list[int]) -> tuple[dict[Hashable, Any], list[Hashable]]:
     graph: dict[Hashable, Any] = {}
     keys: list[Hashable] = []
-    for number in range(draw(st.integers(1, largest))):
-        key: Hashable = f"k{number}" if draw(st.booleans()) else ("k", number)
-        graph[key] = draw(_node(key, keys))
+    for number, recipe in enumerate(recipes):
+        key: Hashable = f"k{number}" if number % 3 else ("k", number)
+        graph[key] = _node(key, keys, *recipe)
         keys.append(key)
-    wanted = draw(st.lists(st.sampled_from(keys), min_size=1, max_size=4))
-    return graph, wanted
+    return graph, [keys[n % len(keys)] for n in wanted]
 
 
-@st.composite
-def _node(draw: st.DrawFn, key: Hashable, keys: list[Hashable]) -> Any:
-    kind = draw(st.sampled_from(["task", "task", "task", "chain", "chain", "alias", "data", "fused", "legacy"]))
+def _node(key: Hashable, keys: list[Hashable], kind: str, function: Any, args: list[Any], parts: list[Any]) -> Any:
     if kind == "data":
-        return DataNode(key, draw(DATA))
+        return DataNode(key, args[0][1] if args else None)
     if not keys:
-        return Task(key, show, draw(DATA))
+        return Task(key, show, len(args))
+    made = [_argument(arg, keys) for arg in args]
     if kind == "chain":
-        return Task(key, draw(st.sampled_from(FUNCTIONS)), TaskRef(keys[-1]), 1)
+        return Task(key, function, TaskRef(keys[-1]), 1)
     if kind == "alias":
-        return Alias(key, draw(st.sampled_from(keys)))
+        return Alias(key, keys[len(args) % len(keys)])
     if kind == "fused":
-        return draw(_fused(key, keys))
+        return _fused(key, keys, made, parts)
     if kind == "legacy":
-        used = draw(st.lists(st.sampled_from(keys), max_size=3))
-        return (show, *used, draw(st.integers(0, 3)), [used, (show, 1)])
-    args = draw(st.lists(_argument(keys), max_size=4))
-    kwargs = draw(st.dictionaries(st.sampled_from(["a", "b"]), _argument(keys), max_size=2))
-    return Task(key, draw(st.sampled_from(FUNCTIONS)), *args, **kwargs)
+        used = [keys[n % len(keys)] for _, n, _ in parts]
+        return (show, *used, len(args), [used, (show, 1)])
+    if kind == "kwargs":
+        return Task(key, function, *made[:1], **dict(zip("abcd", made[1:], strict=False)))
+    return Task(key, function, *made)
 
 
-def _argument(keys: list[Hashable]) -> st.SearchStrategy[Any]:
-    plain = DATA | st.sampled_from(keys).map(TaskRef) | st.sampled_from(keys).map(Alias)
-    return st.recursive(
-        plain,
-        lambda inner: st.one_of(
-            st.lists(inner, max_size=3).map(lambda items: List(*items)),
-            st.lists(inner, max_size=3).map(lambda items: Tuple(*items)),
-            inner.map(lambda item: Set(Task(None, count, item))),
-            inner.map(lambda item: Dict({"k": item, 2: 3})),
-            inner.map(lambda item: DataNode(None, 5) if item is None else item),
-            st.lists(inner, max_size=2).map(lambda items: Task(None, show, *items)),
-            inner.map(lambda item: Task(None, show, 1, z=item)),
-        ),
-        max_leaves=4,
-    )
+def _argument(recipe: Any, keys: list[Hashable]) -> Any:
+    kind, content = recipe
+    if kind == "data":
+        return content
+    if kind in ("ref", "alias"):
+        key = keys[content % len(keys)]
+        return TaskRef(key) if kind == "ref" else Alias(key)
+    parts = [_argument(part, keys) for part in content]
+    if kind == "set":
+        return Set(Task(None, count, *parts), 1)
+    if kind == "dict":
+        return Dict({f"k{i}": part for i, part in enumerate(parts)} | {2: 3})
+    if kind == "kwargs":
+        return Task(None, show, 1, **dict(zip("xyz", parts, strict=False)))
+    if kind == "node":
+        return DataNode(None, len(parts))
+    return {"list": List, "tuple": Tuple}[kind](*parts) if kind != "task" else Task(None, show, *parts)
 
 
-@st.composite
-def _fused(draw: st.DrawFn, key: Hashable, keys: list[Hashable]) -> Task:
-    """A chain of tasks, some with other inputs too, some aliases or data, fused as Dask fuses them; maybe twice."""
-    first = Task("inner0", show, TaskRef(draw(st.sampled_from(keys))), draw(DATA))
-    parts: list[Any] = [first]
-    for number in range(1, draw(st.integers(2, 5))):
+def _fused(key: Hashable, keys: list[Hashable], args: list[Any], recipes: list[Any]) -> Task:
+    """A chain of tasks, some with other inputs too, some aliases or data, fused as Dask fuses them; some twice."""
+    parts: list[Any] = [Task("inner", show, TaskRef(keys[-1]), *args)]
+    for number, (kind, other, data) in enumerate(recipes):
         name, before = f"inner{number}", TaskRef(parts[-1].key)
-        kind = draw(st.sampled_from(["task", "alias", "data", "deep"]))
+        outer = TaskRef([*keys, *(part.key for part in parts)][-1 - other % (len(keys) + len(parts))])
         if kind == "alias":
             parts.append(Alias(name, before))
         elif kind == "data":
-            parts.append(DataNode(f"data{number}", draw(DATA)))
+            parts.append(DataNode(f"data{number}", data))
             parts.append(Task(name, show, before, TaskRef(f"data{number}")))
         elif kind == "deep":
-            other = draw(st.sampled_from([part.key for part in parts] + keys))
-            inner = Task.fuse(Task("deep", show, before, TaskRef(other)), Task(name, show, TaskRef("deep")), key=name)
-            parts.append(inner)
+            parts.append(Task.fuse(Task("deep", show, before, outer), Task(name, show, TaskRef("deep")), key=name))
         else:
-            parts.append(Task(name, show, before, List(draw(_argument(keys)), before)))
+            parts.append(Task(name, show, before, List(outer, before)))
     return Task.fuse(*parts, key=key)
 
 

@@ -22,7 +22,7 @@ def results(plan: Any, **options: Any) -> list[Any]:
     return [values[task] for task in plan.requested]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(dask_graphs(), st.booleans())
 def test_a_plan_run_by_number_gives_what_dasks_synchronous_scheduler_gives(drawn: Any, fuse: bool) -> None:
     graph, wanted = drawn
@@ -30,7 +30,7 @@ def test_a_plan_run_by_number_gives_what_dasks_synchronous_scheduler_gives(drawn
     assert repr(results(lower(graph, wanted, fuse=fuse))) == repr(list(get_sync(graph, wanted)))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(dask_graphs(), st.data())
 def test_tasks_computed_already_are_given_and_their_own_inputs_are_not_needed(drawn: Any, data: Any) -> None:
     graph, wanted = drawn
@@ -49,15 +49,15 @@ def test_tasks_that_differ_only_in_their_data_share_one_program() -> None:
     graph |= {("b", i): Task(("b", i), add, TaskRef(("a", i)), TaskRef(("a", i + 1))) for i in range(7)}
     graph |= {"c": Task("c", add, TaskRef(("b", 0)), TaskRef(("b", 0)))}
     plan = lower(graph, ["c", *(("b", i) for i in range(7))])
-    assert len(plan.programs) == 1
-    assert len(plan.functions) == 1
+    assert len(plan.columns.programs) == 1
+    assert len(plan.columns.functions) == 1
 
 
 def test_a_task_fused_by_dask_becomes_calls_of_one_program() -> None:
     parts = [Task("x", add, TaskRef("in"), 1), Task("y", neg, TaskRef("x")), Task("z", add, TaskRef("y"), TaskRef("x"))]
     plan = lower({"in": Task("in", neg, 3), "out": Task.fuse(*parts, key="out")}, ["out"], fuse=False)
     (output,) = plan.outputs
-    assert [plan.functions[call.func] for call in plan.program(output).calls] == [add, neg, add]
+    assert [plan.columns.functions[call.func] for call in plan.program(output).calls] == [add, neg, add]
     assert results(plan) == [0]
 
 

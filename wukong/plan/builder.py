@@ -10,10 +10,11 @@ from types import MethodType
 from typing import Any, Final
 
 from wukong.errors import GraphCycle, MissingKey
-from wukong.plan.columns import GIVEN, OUTPUT, Columns, Ints, Plan
+from wukong.plan.columns import GIVEN, OUTPUT, Columns, Ints
 from wukong.plan.literals import identity
 from wukong.plan.order import Cycle, depth_first, needed
 from wukong.plan.program import PASS, Call, Program
+from wukong.plan.reading import Plan
 
 #: Most tasks that one fused task stands for: it is lost, and run again, as a whole.
 LONGEST_CHAIN: Final = 128
@@ -228,7 +229,9 @@ class PlanBuilder:
                 columns.consumers.append(used[p] + output[p])
             columns.input_start.append(len(columns.inputs))
         _add_children(columns, [used[task] for task in order])
-        return Plan(columns, [number[task] for task in requested], self.programs, self.functions, self.literals)
+        columns.programs, columns.functions, columns.literals = self.programs, self.functions, self.literals
+        columns.kinds = range(len(self.programs))
+        return Plan(columns, [number[task] for task in requested])
 
     def _fuse(self, chain: list[int], fused: dict[Any, int]) -> tuple[int, list[int]]:
         """Return the program and the operand row of a chain of tasks, each an input of the next."""

@@ -7,6 +7,7 @@ _EXACT: Final = frozenset((int, str, bytes, bool, type(None), type(...)))
 #: Of these, values are equal that differ (0.0 and -0.0) and differ that are the same (NaN): their text decides.
 _BY_TEXT: Final = frozenset((float, complex))
 _WIDEST: Final = 16
+_LONGEST: Final = 256
 
 
 def identity(value: Any) -> Any:
@@ -26,3 +27,15 @@ def identity(value: Any) -> Any:
     if kind is slice:
         return (slice, *map(identity, (value.start, value.stop, value.step)))
     return id(value)
+
+
+def is_scalar(value: Any) -> bool:
+    """Whether a literal is so small that it is sent as it is: a short scalar, or a short tuple or slice of such."""
+    kind = type(value)
+    if kind is str or kind is bytes:
+        return len(value) <= _LONGEST
+    if kind is tuple:
+        return len(value) <= _WIDEST and all(type(v) is not tuple and is_scalar(v) for v in value)
+    if kind is slice:
+        return is_scalar(value.start) and is_scalar(value.stop) and is_scalar(value.step)
+    return kind in _EXACT or kind in _BY_TEXT

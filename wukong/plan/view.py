@@ -1,0 +1,187 @@
+"""Reading a plan from its manifest: segments are fetched as they are needed, functions once per process."""
+
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from threading import Lock
+from typing import Any, Final
+
+from wukong import serialize
+from wukong.errors import FrameError
+from wukong.plan.codec import Manifest, SegmentBody, from_bytes
+from wukong.plan.columns import Columns
+from wukong.plan.program import Call, Program
+from wukong.plan.reading import Reading
+
+#: Gives the blobs with these digests, in this order.
+Fetch = Callable[[list[str]], Sequence[serialize.Buffer]]
+
+
+class FunctionCache:
+    """Functions by their digests, the least recently used dropped first: a warm executor unpickles none twice."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._functions: OrderedDict[str, Any] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, digest: str) -> Any:
+        """Return the function, or None if it is not here."""
+        with self._lock:
+            function = self._functions.get(digest)
+            if function is not None:
+                self._functions.move_to_end(digest)
+            return function
+
+    def put(self, digest: str, function: Any) -> Any:
+        """Keep a function and return it; if another thread was first, return its one."""
+        with self._lock:
+            function = self._functions.setdefault(digest, function)
+            if len(self._functions) > self._most:
+                self._functions.popitem(last=False)
+            return function
+
+    def clear(self) -> None:
+        """Forget all."""
+        with self._lock:
+            self._functions.clear()
+
+
+#: This process's functions.
+FUNCTIONS: Final = FunctionCache(4096)
+
+
+class PlanView(Reading):
+    """A plan that is read from its blobs.
+
+    Segments stay once they are loaded. Several threads may share a view: at worst a segment is loaded twice.
+
+    Parameters
+    ----------
+    manifest : bytes-like
+        From `wukong.plan.codec.encode`.
+    fetch : callable
+        Called with a list of digests, returns their blobs.
+
+    Raises
+    ------
+    FrameError
+        If the manifest or a blob is not what it should be.
+    """
+
+    __slots__ = ("_digests", "_fetch", "_kinds", "_literals", "_segments", "_starts")
+
+    def __init__(self, manifest: serialize.Buffer, fetch: Fetch) -> None:
+        body = Manifest(*serialize.loads(manifest, serialize.PLAN))
+        super().__init__(body.size, from_bytes(body.requested))
+        self._starts = from_bytes(body.starts)
+        self._digests = body.digests
+        self._fetch = fetch
+        self._segments: dict[int, Columns] = {}
+        self._kinds: dict[Any, int] = {}
+        self._literals: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"<View of a plan of {self.size} tasks, {len(self._segments)} of {len(self._starts)} segments loaded>"
+
+    @property
+    def leaves(self) -> list[int]:
+        """Tasks that run without inputs, ascending. Loads the whole plan."""
+        return self._everywhere(Columns.leaves)
+
+    @property
+    def given(self) -> list[int]:
+        """Tasks whose values are supplied, ascending. Loads the whole plan."""
+        return self._everywhere(Columns.given)
+
+    def _everywhere(self, question: Callable[[Columns], list[int]]) -> list[int]:
+        self.load(self._starts)
+        return [start + i for n, start in enumerate(self._starts) for i in question(self._segments[n])]
+
+    def segment_of(self, task: int) -> int:
+        """Return the number of the segment that holds `task`."""
+        if not 0 <= task < self.size:
+            raise IndexError(f"task {task} of a plan of {self.size} tasks")
+        return bisect_right(self._starts, task) - 1
+
+    def at(self, task: int) -> tuple[Columns, int]:
+        """Return the columns that hold `task`, and its place in them; load them if need be."""
+        segment = self.segment_of(task)
+        columns = self._segments.get(segment)
+        if columns is None:
+            self.load((task,))
+            columns = self._segments[segment]
+        return columns, task - self._starts[segment]
+
+    def loaded(self, task: int) -> bool:
+        """Whether `task` can be asked about without I/O."""
+        return self.segment_of(task) in self._segments
+
+    def load(self, tasks: Iterable[int]) -> None:
+        """Load the segments that hold these tasks: one fetch, and a second one for functions not seen before."""
+        lacking = sorted({self.segment_of(task) for task in tasks} - self._segments.keys())
+        if not lacking:
+            return
+        blobs = self._fetch([self._digests[segment] for segment in lacking])
+        bodies = [SegmentBody(*serialize.loads(blob, serialize.PLAN)) for blob in blobs]
+        functions = self._functions({entry[0]: entry[1] for body in bodies for entry in body.functions})
+        for segment, body in zip(lacking, bodies, strict=True):
+            if body.first != self._starts[segment] or len(body.flags) != self._length(segment):
+                raise FrameError(f"segment {segment} does not hold the tasks that the manifest says. Encode it again.")
+            self._segments[segment] = self._decode(body, functions)
+
+    def fetch_literals(self, columns: Columns, row: Sequence[int]) -> None:
+        """Fetch those literals of an operand row that are still pending."""
+        pending = columns.pending
+        lacking = {~r: digest for r in row if (digest := pending.get(~r)) is not None}
+        if not lacking:
+            return
+        digests = [digest for digest in dict.fromkeys(lacking.values()) if digest not in self._literals]
+        if digests:
+            for digest, blob in zip(digests, self._fetch(digests), strict=True):
+                self._literals[digest] = serialize.loads(blob, serialize.VALUE)
+        for number, digest in lacking.items():
+            columns.literals[number] = self._literals[digest]
+            pending.pop(number, None)
+
+    def _length(self, segment: int) -> int:
+        ends = [*self._starts[segment + 1 : segment + 2], self.size]
+        return ends[0] - self._starts[segment]
+
+    def _functions(self, packed: dict[str, bytes | str]) -> dict[str, Any]:
+        """Return functions by their digests, from the cache, the segment or a blob."""
+        functions = {digest: FUNCTIONS.get(digest) for digest in packed}
+        lacking = [digest for digest, function in functions.items() if function is None]
+        distant = [digest for digest in lacking if isinstance(packed[digest], str)]
+        frames: dict[str, Any] = dict(packed)
+        if distant:
+            frames.update(zip(distant, self._fetch(distant), strict=True))
+        for digest in lacking:
+            functions[digest] = FUNCTIONS.put(digest, serialize.loads(frames[digest], serialize.FUNCTION))
+        return functions
+
+    def _decode(self, body: SegmentBody, functions: dict[str, Any]) -> Columns:
+        columns = Columns()
+        values = from_bytes(body.columns)
+        at = 0
+        for name, length in zip(Columns.ARRAYS, body.lengths, strict=True):
+            setattr(columns, name, values[at : at + length])
+            at += length
+        columns.flags = bytearray(body.flags)
+        columns.keys, columns.members = body.keys, body.members
+        columns.programs = [Program([Call(*call) for call in calls], slots) for calls, slots in body.programs]
+        columns.functions = [functions[digest] for digest, _ in body.functions]
+        columns.kinds = [self._kind(calls, slots, body.functions) for calls, slots in body.programs]
+        columns.literals = list(body.scalars)
+        for packed in body.literals:
+            if isinstance(packed, str):
+                columns.pending[len(columns.literals)] = packed
+                columns.literals.append(None)
+            else:
+                columns.literals.append(serialize.loads(packed, serialize.VALUE))
+        return columns
+
+    def _kind(self, calls: Any, slots: int, functions: list[Any]) -> int:
+        """Return the number that this program has in all segments of the view."""
+        name = tuple((functions[func][0], *rest) for func, *rest in calls), slots
+        return self._kinds.setdefault(name, len(self._kinds))

@@ -99,6 +99,16 @@ def test_equal_graphs_have_equal_addresses_and_others_do_not() -> None:
     assert one.digest != other.digest
 
 
+def test_addresses_do_not_depend_on_which_equal_names_are_one_object() -> None:
+    def named(name: Any) -> dict[Any, Any]:
+        return {name(): (neg, 1)} | {(name(), i): (add, i, 1) for i in range(5)}
+
+    one = named(lambda: "blocks")
+    many = named(lambda: "".join(["bl", "ocks"]))
+    assert len({id(key[0]) for key in list(many)[1:]}) == 5
+    assert encode(lower(one, list(one))).digest == encode(lower(many, list(many))).digest
+
+
 def test_addresses_are_the_same_in_another_process() -> None:
     code = (
         "from tests.plan.test_codec import tree, encode, lower;"

@@ -198,36 +198,35 @@ class PlanBuilder:
     ) -> Plan:
         """Write the columns of the tasks in `order`, numbering them as they come."""
         columns = Columns()
-        keys, rows, program = self._keys, self._rows, self._program
+        keys, program, start, stop, rows = self._keys, self._program, self._start, self._stop, self._rows
         number: Ints = array("i", b"\xff" * (4 * len(keys)))
         fused: dict[Any, int] = {}
-        columns.flags = bytearray(len(order))
+        columns.flags = flags = bytearray(len(order))
         columns.keys = [keys[task] for task in order]
+        out_rows, row_start = columns.rows, columns.row_start
+        inputs, consumers, input_start = columns.inputs, columns.consumers, columns.input_start
         for t, task in enumerate(order):
             number[task] = t
-            columns.flags[t] = output[task]
+            flags[t] = output[task]
+            code = program[task]
+            row: Any = rows[start[task] : stop[task]]
             if before[task] >= 0:
                 chain = [task]
                 while before[chain[-1]] >= 0:
                     chain.append(before[chain[-1]])
                 chain.reverse()
                 columns.members[t] = tuple(keys[member] for member in chain)
-                row: Any
                 code, row = self._fuse(chain, fused)
-                columns.program.append(code)
-            elif program[task] == _GIVEN:
-                columns.flags[t] |= GIVEN
-                columns.program.append(self.program((), 1))
-                row = ()
-            else:
-                columns.program.append(program[task])
-                row = rows[self._start[task] : self._stop[task]]
-            columns.rows.extend([number[r] if r >= 0 else r for r in row])
-            columns.row_start.append(len(columns.rows))
+            elif code == _GIVEN:
+                flags[t] |= GIVEN
+                code = self.program((), 1)
+            columns.program.append(code)
+            out_rows.extend([number[r] if r >= 0 else r for r in row])
+            row_start.append(len(out_rows))
             for p in below(task):
-                columns.inputs.append(number[p])
-                columns.consumers.append(used[p] + output[p])
-            columns.input_start.append(len(columns.inputs))
+                inputs.append(number[p])
+                consumers.append(used[p] + output[p])
+            input_start.append(len(inputs))
         _add_children(columns, [used[task] for task in order])
         columns.programs, columns.functions, columns.literals = self.programs, self.functions, self.literals
         columns.kinds = range(len(self.programs))

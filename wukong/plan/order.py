@@ -78,14 +78,15 @@ def depth_first(roots: Iterable[int], size: int, inputs: Callable[[int], Sequenc
     while stack:
         task = stack[-1]
         if done[task] == _NEW:
-            done[task] = _OPEN
             below = inputs(task)
-            if len(below) > 1:
-                below = sorted(below[::-1], key=deepness)  # noqa: C415 - of equals, the last comes out first
-            stack.extend([r for r in below if done[r] == _NEW])
-        else:
-            stack.pop()
-            if done[task] == _OPEN:
-                done[task] = _DONE
-                order.append(task)
+            if below:
+                done[task] = _OPEN
+                if len(below) > 1:
+                    below = sorted(below[::-1], key=deepness)  # noqa: C415 - of equals, the last comes out first
+                stack.extend([r for r in below if done[r] == _NEW])
+                continue
+        stack.pop()
+        if done[task] != _DONE:
+            done[task] = _DONE
+            order.append(task)
     return order

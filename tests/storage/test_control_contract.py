@@ -207,6 +207,26 @@ def test_writing_another_value_does_not_give_up_a_hold_but_writing_the_held_one_
     assert b.commit(2, 1, held, m.Edge(3, 3), claims=1).granted == (m.Grant(3, 1),)
 
 
+def test_a_value_may_be_held_only_for_as_many_children_as_the_sender_may_claim(client, a):
+    launch(client, 0)
+    a.claim(0)
+    held = m.Value(m.HELD, 10**6)
+    edges = m.Edge(1, 1), m.Edge(2, 1)
+    assert a.commit(0, 1, held, *edges, claims=1) == m.Settlement(m.WRITE)
+    assert a.commit(0, 1, held, *edges, claims=2) == m.Settlement(m.OK, (m.Grant(1, 1), m.Grant(2, 1)))
+
+
+def test_a_child_its_holder_gave_back_can_be_had_by_others(client, a, b):
+    launch(client, 0, 1, 2)
+    a.claim(0)
+    a.commit(0, 1, m.Value(m.HELD, 10**6), m.Edge(3, 2), hold=True)
+    b.claim(1)
+    b.commit(1, 1, STORED, m.Edge(3, 2))
+    a.tell(m.Release, (3,))
+    b.claim(2)
+    assert b.commit(2, 1, m.Value(m.HELD, 10**6), m.Edge(3, 2), claims=1).granted == (m.Grant(3, 2),)
+
+
 def test_a_task_whose_edges_were_left_unsettled_is_granted_as_committed(client, clock, a, b):
     launch(client, 0)
     a.claim(0)
@@ -216,6 +236,17 @@ def test_a_task_whose_edges_were_left_unsettled_is_granted_as_committed(client, 
     assert b.claim(0) == (m.Grant(0, 1, (), inline(b"done")),)
     assert b.commit(0, 1, inline(b"done")).verdict == m.OK
     assert probe(b, 0) == (m.State(states.SETTLED, 1, "", inline(b"done")),)
+
+
+def test_a_task_that_is_unsettled_but_used_up_is_not_granted_again(client, clock, a, b):
+    launch(client, 0)
+    a.claim(0)
+    a.commit(0, 1, STORED, settled=False)
+    a.tell(m.Release, (), ((0, 1),))
+    clock.now += LEASE + 1
+    assert client.store.apply(client.job, 0, m.Sweep(60.0)).body == ((0,), ())
+    assert b.claim(0) == ()
+    assert probe(b, 0) == (m.State(states.SETTLED, 1, "", None),)
 
 
 def test_a_released_claim_can_be_taken_by_another(client, a, b):

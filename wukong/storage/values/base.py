@@ -43,6 +43,5 @@ class ValueStore(Protocol):
 
 def size_of(frame: Frame) -> int:
     """Return the bytes of a frame."""
-    if isinstance(frame, list | tuple):
-        return sum(memoryview(buffer).nbytes for buffer in frame)
-    return memoryview(frame).nbytes
+    buffers = (frame,) if isinstance(frame, bytes | bytearray | memoryview) else frame
+    return sum(memoryview(buffer).nbytes for buffer in buffers)

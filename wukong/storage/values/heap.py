@@ -23,7 +23,7 @@ class HeapValueStore:
 
     def put(self, name: str, frame: Frame) -> None:
         """See `ValueStore`."""
-        value = b"".join(frame) if isinstance(frame, list | tuple) else frame
+        value: Buffer = frame if isinstance(frame, bytes | bytearray | memoryview) else b"".join(frame)
         with self._lock:
             self._values[name] = value
             self._count(sent=size_of(value))

@@ -95,5 +95,6 @@ class JobCancelled(JobFailed):
     """The job was cancelled; the message says by whom or why."""
 
 
-class JobStalled(JobFailed, TimeoutError):
+# TimeoutError comes first: tblib, where installed, unpickles by `__new__`, and RuntimeError's refuses an OSError.
+class JobStalled(TimeoutError, JobFailed):
     """Nothing moved before the deadline; the message names what was waited for."""

@@ -1,0 +1,64 @@
+import pytest
+
+from wukong import config
+from wukong.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch):
+    for name in config.NAMES:
+        monkeypatch.delenv("WUKONG_" + name.upper(), raising=False)
+
+
+def test_the_call_comes_before_set_and_set_before_the_environment(monkeypatch):
+    assert config.resolve({}).granules == "auto"
+    monkeypatch.setenv("WUKONG_GRANULES", "threads")
+    assert config.resolve({}).granules == "threads"
+    with config.set(granules="inline"):
+        assert config.resolve({}).granules == "inline"
+        assert config.resolve({"granules": "auto"}).granules == "auto"
+    assert config.resolve({}).granules == "threads"
+
+
+def test_set_holds_without_with_and_with_restores_what_stood_before():
+    with config.set():
+        config.set(workers=3)
+        with config.set(workers=4, store="embedded"):
+            assert config.resolve({}) == config.Options(workers=4, store="embedded")
+        assert config.resolve({}) == config.Options(workers=3)
+    assert config.resolve({}) == config.Options()
+
+
+def test_workers_from_the_environment_are_a_number(monkeypatch):
+    monkeypatch.setenv("WUKONG_WORKERS", "2")
+    assert config.resolve({}).workers == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("platform", "moon", "local"),
+        ("granules", "processes", "auto, inline, threads"),
+        ("workers", 0, "positive integer"),
+        ("workers", True, "positive integer"),
+        ("store", "ftp://x", "redis://"),
+        ("stroe", "embedded", "platform, granules, workers, store"),
+    ],
+)
+def test_what_is_not_allowed_is_refused_with_what_is(name, value, allowed):
+    for refused in (lambda: config.resolve({name: value}), lambda: config.set(**{name: value})):
+        with pytest.raises(ConfigError, match=name) as error:
+            refused()
+        assert allowed in str(error.value)
+
+
+def test_a_refused_variable_is_named(monkeypatch):
+    monkeypatch.setenv("WUKONG_WORKERS", "many")
+    with pytest.raises(ConfigError, match="WUKONG_WORKERS"):
+        config.resolve({})
+
+
+def test_a_refused_store_does_not_show_its_password():
+    with pytest.raises(ConfigError) as error:
+        config.resolve({"store": "mongo://user:secret@host"})
+    assert "secret" not in str(error.value)

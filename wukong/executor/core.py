@@ -289,7 +289,11 @@ class Executor:
             self._context.estimates.saw(plan.kind(task), answer.seconds)
             self._fresh += answer.seconds
             self._local[task] = answer.value
-            packed = self._context.pack(answer.value)
+            try:
+                packed = self._context.pack(answer.value)
+            except Exception as error:
+                yield fx.Fail(task, attempt, error)
+                raise _Ended from error
             self._sizes[task] = packed.nbytes
             self._finish(task, attempt, packed, committed is not None)
         self._unneed(plan.inputs(task))

@@ -13,7 +13,7 @@ from wukong.errors import GraphCycle, MissingKey
 from wukong.plan.columns import GIVEN, OUTPUT, Columns, Ints
 from wukong.plan.literals import identity
 from wukong.plan.order import Cycle, depth_first, needed
-from wukong.plan.program import PASS, Call, Program
+from wukong.plan.program import PASS, Call, Program, compose
 from wukong.plan.reading import Plan
 
 #: Most tasks that one fused task stands for: it is lost, and run again, as a whole.
@@ -246,7 +246,7 @@ class PlanBuilder:
         name = tuple(shape)
         code = fused.get(name)
         if code is None:
-            code = fused[name] = self.program(*_compose([(self.programs[p], links) for p, links in shape]))
+            code = fused[name] = self.program(*compose([(self.programs[p], links) for p, links in shape]))
         return code, row
 
     # --- errors -------------------------------------------------------------------------------------------------------
@@ -263,29 +263,6 @@ class PlanBuilder:
         user = next(users, None)
         who = "it was requested" if user is None else f"task {self._keys[user]!r} needs it"
         return MissingKey(f"key {self._keys[task]!r} is not in the graph, but {who}. Add it, or correct the reference.")
-
-
-def _compose(parts: list[tuple[Program, tuple[int, ...]]]) -> tuple[tuple[Call, ...], int]:
-    """Return the calls and slots of programs run one after the other.
-
-    Each part says which of its slots take the result of the part before; the other slots keep their order.
-    """
-    calls: list[Call] = []
-    slots = 0
-    result = 0
-    for member, (program, links) in enumerate(parts):
-        refs = []
-        for slot in range(program.slots):
-            if slot in links:
-                refs.append(result)
-            else:
-                refs.append(slots)
-                slots += 1
-        base = len(calls)
-        for func, args, kwnames, _ in program.calls:
-            calls.append(Call(func, tuple(refs[r] if r >= 0 else r - base for r in args), kwnames, member))
-        result = ~(len(calls) - 1) if program.calls else refs[0]
-    return tuple(calls), slots
 
 
 def _add_children(columns: Columns, counts: list[int]) -> None:

@@ -140,6 +140,29 @@ def failed_member(program: Program, error: BaseException) -> int:
     return program.calls[0].member if program.calls else 0
 
 
+def compose(parts: list[tuple[Program, tuple[int, ...]]]) -> tuple[tuple[Call, ...], int]:
+    """Return the calls and slots of programs run one after the other.
+
+    Each part says which of its slots take the result of the part before; the other slots keep their order.
+    """
+    calls: list[Call] = []
+    slots = 0
+    result = 0
+    for member, (program, links) in enumerate(parts):
+        refs = []
+        for slot in range(program.slots):
+            if slot in links:
+                refs.append(result)
+            else:
+                refs.append(slots)
+                slots += 1
+        base = len(calls)
+        for func, args, kwnames, _ in program.calls:
+            calls.append(Call(func, tuple(refs[r] if r >= 0 else r - base for r in args), kwnames, member))
+        result = ~(len(calls) - 1) if program.calls else refs[0]
+    return tuple(calls), slots
+
+
 def pass_on(value: Any) -> Any:
     """Return the value."""
     return value

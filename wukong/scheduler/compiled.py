@@ -8,19 +8,22 @@ from types import TracebackType
 from typing import Any, Self
 
 from wukong.cost import Estimates
-from wukong.errors import WukongError
+from wukong.errors import StoreError
 from wukong.events import Observer, Run
 from wukong.executor.alone import Walk, explain
 from wukong.executor.job import Job
 from wukong.ids import new_job
+from wukong.plan.codec import encode
 from wukong.plan.program import failed_member
+from wukong.plan.view import PlanView
 from wukong.platforms.local import threads
 from wukong.protocol import messages as m
 from wukong.scheduler import stores
 from wukong.scheduler.dask.graphs import finalisers, references
 from wukong.scheduler.dask.lower import lower
-from wukong.scheduler.dask.nodes import evaluate
+from wukong.scheduler.dask.nodes import data, evaluate
 from wukong.scheduler.launch import Client
+from wukong.storage.values.base import ValueStore
 
 
 class Compiled:
@@ -63,16 +66,21 @@ class Compiled:
         known = dict(values)
         self._running: Hashable = walk.keys[index] if index >= 0 else None
         given = dict(known) if index < 0 else {**known, self._running: None}
-        plan = lower(left, self._outputs, given, fuse=observer is None)
+        if store is not None:
+            # Nothing is at hand where executors run elsewhere, so it becomes part of the plan.
+            left.update({key: data(key, value) for key, value in known.items()})
+            given = {}
+        self._plan = plan = lower(left, self._outputs, given, fuse=observer is None)
         self._numbers = {plan.key(task): task for task in plan.given}
         self._given = {self._numbers[key]: value for key, value in known.items() if key in self._numbers}
         self._posted = threads.crew.post(workers)
         name = new_job()
         self._stores = stores.in_process() if store is None else stores.at(store, name)
         self._before = self._stores.counters()
+        self._encoded = None if store is None else encode(plan)
         self._job = Job(
             name,
-            plan,
+            plan if self._encoded is None else PlanView(self._encoded.manifest, self._fetch),
             self._stores.control,
             self._stores.values,
             self._stores.costs,
@@ -82,7 +90,7 @@ class Compiled:
             self._posted,
             observer,
         )
-        self._client = Client(self._job)
+        self._client = Client(self._job, plan)
         self._started = False
 
     def __enter__(self) -> Self:
@@ -105,6 +113,10 @@ class Compiled:
         """Open the job and have its first executors invoked."""
         threads.crew.open(self._posted, self._job)
         self._started = True
+        if self._encoded is not None:
+            for digest, frame in self._encoded.blobs.items():
+                self._blobs().put(digest, frame.parts)
+            self._encoded = None
         self._client.launch()
         if self._given:
             given, self._given = self._given, {}
@@ -151,12 +163,22 @@ class Compiled:
             where=f"{self._posted.workers} threads, store: {self._stores.name}",
         )
 
+    def _blobs(self) -> ValueStore:
+        assert self._job.values is not None, "plans are published where there is a store to keep them"
+        return self._job.values
+
+    def _fetch(self, digests: list[str]) -> list[Any]:
+        blobs = self._blobs().get(digests)
+        if None in blobs:
+            raise StoreError(f"the store {self._stores.name} has lost a part of the plan of job {self._job.name}")
+        return blobs
+
     def _work(self) -> None:
-        plan = self._job.plan
+        plan = self._plan
         try:
             threads.crew.work(self._posted)
         except BaseException as error:
-            if self._posted.failed is not None and not isinstance(error, WukongError):
+            if self._posted.failed is not None:
                 explain(error, self._walk, _failed(plan, self._posted.failed, error))
             raise
         results = self._client.collect()

@@ -11,6 +11,7 @@ from wukong.errors import JobStalled, StoreError
 from wukong.executor.driver import name
 from wukong.executor.job import Job
 from wukong.ids import new_nonce
+from wukong.plan.reading import Plan
 from wukong.protocol import messages as m
 from wukong.protocol.sharding import home
 
@@ -25,30 +26,33 @@ class Client:
     ----------
     job : Job
         The job.
+    plan : Plan
+        The whole of its plan.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, plan: Plan) -> None:
         self._job = job
+        self._plan = plan
         self._nonce = new_nonce()
         self._seq = 0
 
     def launch(self) -> None:
         """Open the job's shards and have executors started on its leaves."""
-        job, shards = self._job, self._job.control.shards
+        job, plan, shards = self._job, self._plan, self._job.control.shards
         leaves: list[list[int]] = [[] for _ in range(shards)]
-        for leaf in job.plan.leaves:
+        for leaf in plan.leaves:
             leaves[home(leaf, shards)].append(leaf)
         for shard, tasks in enumerate(leaves):
             for start in range(0, max(len(tasks), 1), _CHUNK):
                 edges = tuple(m.Edge(task, 1) for task in tasks[start : start + _CHUNK])
                 root = m.Outcome(m.CLIENT, 0, m.Value(m.STORED, 0), edges)
                 self._ask(shard, m.Arrive(self._nonce, *self._next(), (root,)))
-        if job.plan.leaves:
-            job.invoker.invoke(job.plan.leaves, job.costs.group(job.costs.unknown))
+        if plan.leaves:
+            job.invoker.invoke(plan.leaves, job.costs.group(job.costs.unknown))
 
     def supply(self, values: Mapping[int, Any]) -> None:
         """Commit values of given tasks, which nobody runs, and have what they make ready invoked. One shard only."""
-        job, plan = self._job, self._job.plan
+        job, plan = self._job, self._plan
         outcomes = []
         for task, value in values.items():
             edges = [m.Edge(child, indegree) for child, indegree in plan.edges(task)]
@@ -70,7 +74,7 @@ class Client:
         job = self._job
         results: dict[int, Any] = {}
         stored: list[tuple[int, int]] = []
-        outputs = job.plan.outputs
+        outputs = self._plan.outputs
         for start in range(0, len(outputs), _CHUNK):
             wanted = tuple(outputs[start : start + _CHUNK])
             grants = self._ask(0, m.Claim(self._nonce, *self._next(), ((m.CLIENT, wanted),)))
@@ -86,7 +90,7 @@ class Client:
             frames = job.values.get([name(*pair) for pair in stored])
             for (task, _), frame in zip(stored, frames, strict=True):
                 if frame is None:
-                    raise StoreError(f"the store has lost the value of {job.plan.key(task)!r} of job {job.name}")
+                    raise StoreError(f"the store has lost the value of {self._plan.key(task)!r} of job {job.name}")
                 results[task] = job.unpack(frame)
         return results
 

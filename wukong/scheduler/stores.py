@@ -71,6 +71,7 @@ def at(url: str, job: str) -> Stores:
     from wukong.storage.link import ClusterLink
     from wukong.storage.values.redis import LIMIT, RedisValueStore
     from wukong.storage.values.tiered import Tier, TieredValueStore
+    from wukong.travel import check_travels
 
     link, costs = _link(url)
     control = RedisControlStore(link, _CLUSTER_SHARDS if isinstance(link, ClusterLink) else 1)
@@ -78,7 +79,7 @@ def at(url: str, job: str) -> Stores:
     inline_limit = costs.inline_limit
 
     def pack(value: Any) -> Packed:
-        frame = serialize.dumps(value)
+        frame = check_travels(value, "the value of a task")
         if frame.nbytes <= inline_limit:
             return Packed(True, frame.nbytes, bytes(frame))
         return Packed(False, frame.nbytes, frame.parts)

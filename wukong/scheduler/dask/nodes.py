@@ -57,6 +57,11 @@ def evaluate(node: Any, values: Values) -> Any:
     return _argument(node, values)
 
 
+def data(key: Any, value: Any) -> Any:
+    """Return the node of a value that is known."""
+    return DataNode(key, value)
+
+
 def _argument(arg: Any, values: Values) -> Any:
     kind = type(arg)
     if kind in _LITERALS:

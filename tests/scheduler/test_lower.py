@@ -4,6 +4,12 @@ import sys
 from operator import add, neg
 from typing import Any
 
+import dask
+import dask.array as da
+import dask.bag as db
+import dask.dataframe as dd
+import numpy as np
+import pandas as pd
 import pytest
 from dask._task_spec import Alias, DataNode, Dict, GraphNode, List, Task, TaskRef, convert_legacy_graph
 from dask.core import flatten
@@ -157,11 +163,21 @@ def test_the_failing_member_of_a_fused_task_is_known() -> None:
     assert plan.members(0)[failed_member(plan.program(0), failure.value)] == "b"
 
 
-def test_arrays_and_dataframes_lower_to_what_they_compute() -> None:
-    da = pytest.importorskip("dask.array")
-    np = pytest.importorskip("numpy")
+def compute(collection: Any) -> list[Any]:
+    return results(lower(dict(collection.__dask_graph__()), list(flatten(collection.__dask_keys__()))))
+
+
+def test_arrays_dataframes_and_bags_lower_to_what_they_compute() -> None:
     x = da.arange(64, chunks=8).reshape(8, 8).rechunk((4, 3))
-    expression = ((x + x.T.rechunk((4, 3))) @ da.ones((8, 4), chunks=3)).std(axis=0)
-    graph = dict(expression.__dask_graph__())
-    keys = list(flatten(expression.__dask_keys__()))
-    np.testing.assert_array_equal(np.concatenate(results(lower(graph, keys))), expression.compute(scheduler="sync"))
+    array = ((x + x.T.rechunk((4, 3))) @ da.ones((8, 4), chunks=3)).std(axis=0)
+    np.testing.assert_array_equal(np.concatenate(compute(array)), array.compute(scheduler="sync"))
+
+    frame = dd.from_pandas(pd.DataFrame({"a": range(60), "b": [i % 7 for i in range(60)]}), npartitions=5)
+    with dask.config.set({"dataframe.shuffle.method": "tasks"}):
+        merged = frame.merge(frame, on="b").optimize()
+        rows = pd.concat(compute(merged)).sort_values(["a_x", "a_y"]).reset_index(drop=True)
+        same = merged.compute(scheduler="sync").sort_values(["a_x", "a_y"]).reset_index(drop=True)
+    pd.testing.assert_frame_equal(rows, same)
+
+    bag = db.range(40, npartitions=4).map(lambda i: i * i).filter(lambda i: i % 3 == 0)
+    assert [i for part in compute(bag) for i in part] == [i * i for i in range(40) if i % 3 == 0]

@@ -12,7 +12,7 @@ from typing import Any, Final
 from wukong.errors import GraphCycle, MissingKey
 from wukong.plan.columns import GIVEN, OUTPUT, Columns, Ints
 from wukong.plan.literals import identity
-from wukong.plan.order import Cycle, depth_first, needed
+from wukong.plan.order import Cycle, depth_first, needed, release_early
 from wukong.plan.program import PASS, Call, Program, compose
 from wukong.plan.reading import Plan
 
@@ -185,7 +185,8 @@ class PlanBuilder:
         def below(task: int) -> Ints:
             return inputs[first[head[task]] : last[head[task]]]
 
-        return self._lay_out(depth_first(requested, size, below, depth), below, before, used, output, requested)
+        order = release_early(depth_first(requested, size, below, depth), size, below, output)
+        return self._lay_out(order, below, before, used, output, requested)
 
     def _lay_out(
         self,

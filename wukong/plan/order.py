@@ -5,6 +5,7 @@ Both walks keep their own stack, so a chain may be longer than any recursion lim
 
 from array import array
 from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate, compress
 from typing import Any
 
 from wukong.plan.columns import Ints
@@ -90,3 +91,66 @@ def depth_first(roots: Iterable[int], size: int, inputs: Callable[[int], Sequenc
             done[task] = _DONE
             order.append(task)
     return order
+
+
+def release_early(order: Ints, size: int, inputs: Callable[[int], Sequence[int]], output: bytearray) -> Ints:
+    """Return the tasks of `order` with those that release a value moved to where they can first run.
+
+    Depth first alone leaves a value waiting for its last consumer as long as that consumer's turn has not come, though
+    all it needs may be there: in ``x + x.T`` half of the matrix. A task whose inputs are all there and that is the
+    last to need one of them runs at once; a task that would only add a value keeps its place.
+
+    Parameters
+    ----------
+    order : array of int32
+        Topological.
+    size : int
+        Tasks are numbered below this.
+    inputs : callable
+        Gives the distinct inputs of a task, all of which are in `order`.
+    output : bytearray, length size
+        Not zero for tasks whose values are never released.
+    """
+    uses, missing = array("i", bytes(4 * size)), array("i", bytes(4 * size))
+    for task in order:
+        below = inputs(task)
+        missing[task] = len(below)
+        for p in below:
+            uses[p] += 1
+    start = array("i", accumulate(uses, initial=0))
+    consumers, end = array("i", bytes(4 * start[-1])), start[:-1]
+    for task in order:
+        for p in inputs(task):
+            consumers[end[p]] = task
+            end[p] += 1
+    for task in compress(order, map(output.__getitem__, order)):
+        uses[task] += 1  # one that never ends
+    done = bytearray(size)
+    early = array("i")
+    stack: list[int] = []
+    for following in order:
+        if done[following]:
+            continue
+        stack.append(following)
+        while stack:
+            task = stack.pop()
+            if done[task]:
+                continue
+            done[task] = 1
+            early.append(task)
+            for consumer in reversed(consumers[start[task] : end[task]]):
+                missing[consumer] -= 1
+                if not missing[consumer]:
+                    for p in inputs(consumer):
+                        if uses[p] == 1:
+                            stack.append(consumer)
+                            break
+            for p in inputs(task):
+                uses[p] -= 1
+                if uses[p] == 1:
+                    for consumer in consumers[start[p] : end[p]]:
+                        if not done[consumer]:
+                            if not missing[consumer]:
+                                stack.append(consumer)
+                            break
+    return early

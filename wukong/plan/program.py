@@ -150,8 +150,9 @@ def compose(parts: list[tuple[Program, tuple[int, ...]]]) -> tuple[tuple[Call, .
     result = 0
     for member, (program, links) in enumerate(parts):
         refs = []
+        linked = set(links)
         for slot in range(program.slots):
-            if slot in links:
+            if slot in linked:
                 refs.append(result)
             else:
                 refs.append(slots)

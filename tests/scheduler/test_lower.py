@@ -11,7 +11,17 @@ import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pytest
-from dask._task_spec import Alias, DataNode, Dict, GraphNode, List, Task, TaskRef, convert_legacy_graph
+from dask._task_spec import (
+    Alias,
+    DataNode,
+    Dict,
+    GraphNode,
+    List,
+    Task,
+    TaskRef,
+    _execute_subgraph,
+    convert_legacy_graph,
+)
 from dask.core import flatten
 from dask.local import get_sync
 from hypothesis import given, settings
@@ -28,7 +38,7 @@ def results(plan: Any, **options: Any) -> list[Any]:
     return [values[task] for task in plan.requested]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(dask_graphs(), st.booleans())
 def test_a_plan_run_by_number_gives_what_dasks_synchronous_scheduler_gives(drawn: Any, fuse: bool) -> None:
     graph, wanted = drawn
@@ -36,7 +46,7 @@ def test_a_plan_run_by_number_gives_what_dasks_synchronous_scheduler_gives(drawn
     assert repr(results(lower(graph, wanted, fuse=fuse))) == repr(list(get_sync(graph, wanted)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(dask_graphs(), st.data())
 def test_tasks_computed_already_are_given_and_their_own_inputs_are_not_needed(drawn: Any, data: Any) -> None:
     graph, wanted = drawn
@@ -65,6 +75,18 @@ def test_a_task_fused_by_dask_becomes_calls_of_one_program() -> None:
     (output,) = plan.outputs
     assert [plan.columns.functions[call.func] for call in plan.program(output).calls] == [add, neg, add]
     assert results(plan) == [0]
+
+
+@pytest.mark.parametrize("result", ["first", "second", "inner"])
+def test_a_fused_task_may_hand_on_one_of_its_arguments(result: str) -> None:
+    inner = {"inner": Task("inner", show, TaskRef("first"), TaskRef("second")), "out": Alias("out", result)}
+    arguments = (Task(None, neg, TaskRef("x")), Task(None, neg, TaskRef("y")))
+    for second in (arguments[1], TaskRef("y")):
+        fused = Task("f", _execute_subgraph, inner, "out", ("first", "second"), arguments[0], second)
+        graph = {"x": Task("x", neg, 3), "y": Task("y", neg, 4), "f": fused}
+        assert results(lower(graph, ["f"])) == [get_sync(graph, "f")]
+    plain = Task("f", _execute_subgraph, {"out": Alias("out", "second")}, "out", ("first", "second"), 1, TaskRef("y"))
+    assert results(lower({"y": Task("y", neg, 4), "f": plain}, ["f"])) == [-4]
 
 
 def test_a_fused_chain_of_any_length_needs_no_recursion() -> None:

@@ -48,6 +48,7 @@ class Relay:
         self._workers = workers
         self._observer = observer
         self._over = False
+        self._taking = threading.Lock()
         self._began = perf_counter()
         self._seen = -1
         self._launched = threading.Event()
@@ -61,7 +62,10 @@ class Relay:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._over = True
-        if not self.baton and self._compiled is not None:
+        # A walk that failed ends here while the lookout may still be launching what was left of it.
+        with self._taking:
+            pass
+        if self._compiled is not None:
             self._compiled.__exit__(kind, error, traceback)
         self._compiled = None
         # The lookout may keep this for a while yet.
@@ -77,20 +81,21 @@ class Relay:
         if index != self._seen and average < self._patience / 2:
             self._seen = index
             return not self._over
-        try:
-            index = self.baton.pop()
-        except IndexError:
-            return not self._over
-        if len(self._walk) - index < _FEW:
-            self.baton.append(index)
-            return False
-        try:
-            self._compiled = Compiled(self._walk, self._values, self._workers, None, self._observer, index)
-            self._compiled.start()
-        except BaseException as error:
-            self._error = error
-        finally:
-            self._launched.set()
+        with self._taking:
+            # A task that raised leaves the baton where it is.
+            if self._over or len(self._walk) - index < _FEW:
+                return False
+            try:
+                index = self.baton.pop()
+            except IndexError:
+                return True
+            try:
+                self._compiled = Compiled(self._walk, self._values, self._workers, None, self._observer, index)
+                self._compiled.start()
+            except BaseException as error:
+                self._error = error
+            finally:
+                self._launched.set()
         return False
 
     def join(self, taken: Taken) -> Run:

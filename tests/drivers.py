@@ -1,0 +1,122 @@
+"""Every way to run a graph, as tests need them: over each store, with other costs, taken over in the middle.
+
+Each is a context manager of a `get(graph, keys)`. When a graph is through, `idle` waits until nothing of it is left.
+"""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest.mock import patch
+
+import wukong
+from wukong.cost import IN_PROCESS, Costs
+from wukong.platforms.local import threads
+from wukong.scheduler import run, stores
+from wukong.scheduler.relay import Relay
+from wukong.storage.address import parse
+from wukong.storage.link import Link
+
+Get = Callable[[Any, Any], Any]
+
+#: Nothing is kept that can be invoked, and nothing lingers: as many executors, requests and races as there can be.
+RESTLESS = Costs(round_trip=1e-6, bandwidth=1e15, invoke=1e-9, unknown=1e-3, shared=True)
+#: Every value is larger than what rides with a record, but held rather than written where that is allowed.
+HEAVY = Costs(round_trip=2e-4, bandwidth=1e4, invoke=1e-9, unknown=1e-3)
+#: Every value is larger than what rides with a record, and none is ever waited for.
+HASTY = Costs(round_trip=2e-4, bandwidth=1e4, invoke=1e-9, unknown=1e-3, shared=True)
+
+
+@contextlib.contextmanager
+def switching_often(seconds: float = 1e-5) -> Iterator[None]:
+    """Let threads take turns far more often than usual."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(seconds)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(usual)
+
+
+@contextlib.contextmanager
+def in_process(workers: int, costs: Costs = IN_PROCESS, **options: Any) -> Iterator[Get]:
+    """Executors in threads, records and values in memory."""
+    with patch.object(stores, "IN_PROCESS", costs), switching_often():
+        yield lambda graph, keys: wukong.get(graph, keys, granules="threads", workers=workers, **options)
+
+
+@contextlib.contextmanager
+def over(url: str, workers: int, costs: Costs | None = None, **options: Any) -> Iterator[Get]:
+    """Executors in threads, records and values in the store at `url`; with `costs` other than those measured there."""
+    granules = "threads" if workers > 1 else "inline"
+    link, measured = stores._link(url)
+    with patch.dict(stores._links, {url: (link, costs or measured)}), switching_often():
+        yield lambda graph, keys: wukong.get(graph, keys, granules=granules, workers=workers, store=url, **options)
+
+
+@contextlib.contextmanager
+def taken_over(at: int, workers: int = 2, costs: Costs = IN_PROCESS, **options: Any) -> Iterator[Get]:
+    """The client begins alone, and its walk is taken over while it runs task number `at`, counted from 0."""
+    relays: list[Relay] = []
+    ran = 0
+
+    class Watched(Relay):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self._patience = 0.0
+            relays.append(self)
+
+    def evaluate(node: Any, values: Any, plainly: Any = run.evaluate) -> Any:
+        nonlocal ran
+        if ran == at and relays:
+            relays[-1].look()
+        ran += 1
+        return plainly(node, values)
+
+    with (
+        patch.object(run, "Relay", Watched),
+        patch.object(run, "evaluate", evaluate),
+        patch.object(run._lookout, "watch", lambda _: None),
+        patch.object(stores, "IN_PROCESS", costs),
+        switching_often(),
+    ):
+
+        def get(graph: Any, keys: Any) -> Any:
+            nonlocal ran
+            ran = 0
+            return wukong.get(graph, keys, granules="auto", workers=workers, **options)
+
+        yield get
+
+
+def keys_of(url: str) -> set[bytes]:
+    """Return all keys of a server, or of all nodes of a cluster."""
+    address = parse(url)
+    if address.cluster:
+        first = Link(parse("redis://{}:{}".format(*address.nodes[0])))
+        lines = bytes(first.call(b"", b"CLUSTER", b"NODES")).decode().splitlines()
+        first.close()
+        urls = ["redis://" + line.split()[1].partition("@")[0] for line in lines]
+    else:
+        urls = [url]
+    found: set[bytes] = set()
+    for each in urls:
+        link = Link(parse(each))
+        found.update(map(bytes, link.call(b"", b"KEYS", b"*")))
+        link.close()
+    return found
+
+
+def until(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
+    """Wait until something is so; fail after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.001)
+
+
+def idle() -> bool:
+    """Whether no job is on the board and every helper waits for one."""
+    with threads.crew.changed:
+        return not threads.crew._board and threads.crew._idle == threads.crew._helpers

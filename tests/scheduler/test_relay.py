@@ -1,0 +1,128 @@
+"""Handing a walk over: whenever the lookout comes, and however the walk ends, it is carried on once or not at all."""
+
+import threading
+from typing import Any
+
+import pytest
+
+from tests import drivers
+from wukong.executor.alone import Taken, walk
+from wukong.platforms.local import threads
+from wukong.scheduler import relay as relays
+from wukong.scheduler.dask.graphs import trace
+from wukong.scheduler.dask.nodes import evaluate
+from wukong.scheduler.relay import Lookout, Relay
+
+pytestmark = pytest.mark.timeout(30)
+
+CHAIN = {"a": (int,), "b": (str, "a"), "c": (str, "b"), "d": (str, "c")}
+
+
+def relay_of(graph: dict[str, Any], wanted: list[str], observer: Any = None) -> tuple[Any, dict[Any, Any], Relay]:
+    """A walk and the relay of it, which takes over as soon as it looks."""
+    tasks, values = trace(graph, wanted), {}
+    return tasks, values, Relay(tasks, values, 0.0, 2, observer)
+
+
+def fail() -> None:
+    raise ValueError("it failed")
+
+
+def test_a_walk_that_has_failed_is_not_taken_over() -> None:
+    tasks, values, relay = relay_of({**CHAIN, "a": (fail,)}, ["d"])
+    with pytest.raises(ValueError, match="it failed"), relay:
+        walk(tasks, evaluate, values, None, relay.baton)
+    assert not relay.look()
+    assert not threads.crew._board
+
+
+def test_a_failure_while_the_lookout_launches_leaves_nothing_on_the_board(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiling, failed = threading.Event(), threading.Event()
+
+    class Slow(relays.Compiled):
+        def __init__(self, *args: Any) -> None:
+            compiling.set()
+            assert failed.wait(10)
+            super().__init__(*args)
+
+    def fail_meanwhile() -> None:
+        assert compiling.wait(10)
+        threading.Timer(0.05, failed.set).start()
+        raise ValueError("it failed")
+
+    monkeypatch.setattr(relays, "Compiled", Slow)
+    tasks, values, relay = relay_of({**CHAIN, "a": (fail_meanwhile,), "e": (int,), "f": (max, "d", "e")}, ["f"])
+
+    def look() -> None:
+        while relay.look():
+            pass
+
+    lookout = threading.Thread(target=look)
+    lookout.start()
+    with pytest.raises(ValueError, match="it failed"), relay:
+        walk(tasks, evaluate, values, None, relay.baton)
+    lookout.join()
+    drivers.until(drivers.idle, "the crew is idle")
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_a_walk_is_taken_over_at_most_once_and_never_for_a_few_tasks(at: int) -> None:
+    tasks, values, relay = relay_of(CHAIN, ["d"])
+    looks: list[bool] = []
+
+    def look_meanwhile(node: Any, known: dict[Any, Any]) -> Any:
+        if relay.baton == [at]:
+            looks.extend(relay.look() for _ in range(3))
+        return evaluate(node, known)
+
+    with relay:
+        taken = walk(tasks, look_meanwhile, values, None, relay.baton)
+        if at < 2:
+            assert taken is not None
+            assert taken.index == at
+            relay.join(taken)
+        else:
+            assert taken is None
+            assert looks == [False, False, False]
+    assert values["d"] == "0"
+
+
+def test_a_look_between_two_tasks_does_nothing() -> None:
+    *_, relay = relay_of(CHAIN, ["d"])
+    assert relay.look()
+    assert relay.baton == []
+    with relay:
+        pass
+    assert not relay.look()
+
+
+def test_the_error_of_a_launch_comes_to_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(relays, "Compiled", refuse)
+    *_, relay = relay_of(CHAIN, ["d"])
+    relay.baton.append(0)
+    assert not relay.look()
+    with pytest.raises(MemoryError, match="no room"), relay:
+        relay.join(Taken(0, 0))
+
+
+def test_a_lookout_comes_for_one_relay_after_another() -> None:
+    lookout = Lookout(1e-4)
+    for _ in range(3):
+        tasks, values, relay = relay_of(CHAIN, ["d"])
+        held = threading.Event()
+
+        def evaluate_slowly(node: Any, known: dict[Any, Any], relay: Any = relay, held: Any = held) -> Any:
+            drivers.until(lambda: held.is_set() or not relay.baton, "the lookout takes the baton", 10)
+            held.set()
+            return evaluate(node, known)
+
+        with relay:
+            lookout.watch(relay)
+            taken = walk(tasks, evaluate_slowly, values, None, relay.baton)
+            assert taken is not None
+            relay.join(taken)
+        assert values["d"] == "0"
+    drivers.until(drivers.idle, "the crew is idle")

@@ -1,0 +1,125 @@
+"""One contract for every way to run a graph: what Dask's synchronous scheduler gives, and nothing left behind."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from dask.local import get_sync
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import wukong
+from tests import drivers
+from tests.graphs import Case, cases, end_of
+from wukong.cost import IN_PROCESS
+from wukong.executor import core
+from wukong.executor.core import Tally
+
+pytestmark = pytest.mark.timeout(120)
+
+#: The store each driver is asked over, and how it runs there.
+IN_MEMORY = {
+    "inline": lambda: contextlib.nullcontext(lambda graph, keys: wukong.get(graph, keys, granules="inline")),
+    "auto": lambda: contextlib.nullcontext(lambda graph, keys: wukong.get(graph, keys, granules="auto")),
+    "2 threads": lambda: drivers.in_process(2),
+    "3 threads": lambda: drivers.in_process(3),
+    "3 restless threads": lambda: drivers.in_process(3, drivers.RESTLESS),
+}
+#: With how many workers, and at which costs, it runs over a store.
+OVER_A_STORE = {
+    "1 worker": (1, None),
+    "2 workers": (2, None),
+    "1 worker, values held": (1, drivers.HEAVY),
+    "3 workers, values held": (3, drivers.HEAVY),
+    "3 workers, values written": (3, drivers.HASTY),
+}
+
+some = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+few = settings(some, max_examples=20)
+
+
+@contextlib.contextmanager
+def leaving_nothing(url: str | None = None) -> Iterator[None]:
+    """Check that what runs inside leaves no job on the board, and no key in the store."""
+    before = drivers.keys_of(url) if url else set()
+    yield
+    drivers.until(drivers.idle, "the crew is idle")
+    assert not url or drivers.keys_of(url) == before
+
+
+def check(case: Case, get: Any, url: str | None = None) -> None:
+    with leaving_nothing(url):
+        end = end_of(get, case.graph, case.keys)
+    assert end in case.ends
+
+
+@pytest.mark.parametrize("driver", IN_MEMORY)
+@some
+@given(case=cases())
+def test_a_graph_ends_as_under_dask(driver: str, case: Case) -> None:
+    with IN_MEMORY[driver]() as get:
+        check(case, get)
+
+
+@pytest.mark.parametrize("costs", [IN_PROCESS, drivers.RESTLESS], ids=["as measured", "restless"])
+@some
+@given(case=cases(), at=st.integers(0, 13), workers=st.integers(2, 3))
+def test_a_walk_taken_over_at_any_task_ends_as_under_dask(costs: Any, case: Case, at: int, workers: int) -> None:
+    with drivers.taken_over(at, workers, costs) as get:
+        check(case, get)
+
+
+@pytest.mark.parametrize("way", OVER_A_STORE)
+@few
+@given(case=cases())
+def test_a_graph_ends_as_under_dask_over_every_store(server_url: str, way: str, case: Case) -> None:
+    with drivers.over(server_url, *OVER_A_STORE[way]) as get:
+        check(case, get, server_url)
+
+
+def block(shape: int, number: int) -> Any:
+    return np.random.default_rng(number).random((shape, shape))
+
+
+def blocks(count: int, shape: int) -> dict[Any, Any]:
+    """Layers of blocks of 8 bytes * shape**2; each is made of two of the layer before, and all are added up."""
+    graph: dict[Any, Any] = {(0, i): (block, shape, i) for i in range(count)}
+    for layer in range(1, 4):
+        for i in range(count):
+            graph[layer, i] = (np.dot, (layer - 1, i), (layer - 1, (i * 3 + layer) % count))
+    graph["sum"] = (sum, [(3, i) for i in range(count)])
+    return graph
+
+
+@pytest.mark.parametrize("way", OVER_A_STORE)
+def test_large_arrays_come_through_every_store(server_url: str, way: str) -> None:
+    graph, keys = blocks(6, 300), ["sum", (2, 1)]
+    wanted = get_sync(graph, keys)
+    with drivers.over(server_url, *OVER_A_STORE[way]) as get, leaving_nothing(server_url):
+        found = get(graph, keys)
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, other)
+
+
+@pytest.mark.parametrize(
+    ("costs", "does"), [(drivers.HEAVY, "held"), (drivers.HASTY, "writes")], ids=["held", "written"]
+)
+def test_values_are_held_and_written_by_these_costs(embedded_url: str, costs: Any, does: str) -> None:
+    """Else the contract would not be about what it says."""
+    tallies = []
+
+    class Noted(Tally):
+        def __init__(self, executors: int = 1) -> None:
+            super().__init__(executors)
+            tallies.append(self)
+
+    with drivers.over(embedded_url, 2, costs) as get, patch.object(core, "Tally", Noted):
+        get(blocks(4, 10), "sum")
+    assert sum(getattr(tally, does) for tally in tallies)
+    assert sum(tally.becomes for tally in tallies)
+    assert sum(tally.invocations for tally in tallies)

@@ -19,9 +19,6 @@ def summary(run: Run) -> str:
     str
         Lines of a label and a figure with its unit, without a newline at the end.
     """
-    requests = f"{_count(run.round_trips, 'round trip')}"
-    sent = run.bytes_sent or run.bytes_received
-    carried = f", {size(run.bytes_sent)} sent, {size(run.bytes_received)} received" if sent else ""
     each = f", {duration(run.seconds / run.tasks)} a task" if run.tasks else ""
     lines = {
         "ran on": run.where,
@@ -29,7 +26,7 @@ def summary(run: Run) -> str:
         "executors": f"{run.executors:,}",
         "becomes": f"{run.becomes:,}",
         "invocations": f"{run.invocations:,}",
-        "store": (requests + carried) if run.round_trips else "not used",
+        "store": _store(run),
         "wall time": duration(run.seconds) + each,
     }
     return "\n".join(f"{label:<12} {figure}" for label, figure in lines.items())
@@ -56,5 +53,9 @@ def _digits(number: float) -> str:
     return f"{number:,.{2 if number < 10 else 1 if number < 100 else 0}f}"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def _store(run: Run) -> str:
+    if not run.round_trips:
+        return "not used"
+    if not run.bytes_sent:
+        return f"{run.round_trips:,} requests in memory; nothing was sent"
+    return f"{run.round_trips:,} round trips, {size(run.bytes_sent)} sent, {size(run.bytes_received)} received"

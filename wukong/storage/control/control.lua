@@ -6,20 +6,14 @@
 --         executors  hash: '' -> the job's status; nonce -> (seq, deadline); '=' nonce -> last reply
 --         wide       set: waiting tasks of large in-degree; the edges of each are the set  <wide> ':' <task>
 --         notice     list: a hint that the client should look
---   ARGV  request (MessagePack), time in seconds ('' is the server's), seconds until an abandoned shard expires
+--   ARGV  request as `wire.py` packs it, time in seconds ('' is the server's), seconds until an abandoned shard expires
 --
 -- Records are worked on in Lua tables: those a request will need are read in one HMGET, those it changed are written in
--- one HSET at the end, so that an outcome costs no server call of its own. The first write is always an HSET or SADD: a
--- server that is out of memory refuses it, and with it the whole request, before anything has changed.
+-- one HSET at the end, so that an outcome costs no server call of its own. Request and reply are flat arrays, because it
+-- is the making of small tables that takes the time. The first write is always an HSET or SADD: a server that is out of
+-- memory refuses it, and with it the whole request, before anything has changed.
 
-local RECORDS, VALUES, ACTIVE, EXECUTORS, WIDE, NOTICE = unpack(KEYS)
-local call, pack, unpacked = redis.call, cmsgpack.pack, cmsgpack.unpack
-local request, now, ttl = unpacked(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
-if not now then
-  local time = call('TIME')
-  now = time[1] + time[2] / 1000000
-end
-
+-- Names of numbers: `script.py` puts the numbers in their place, as each local a function uses costs time in every run.
 local PROBE, ARRIVE, CLAIM, COMMIT, RENEW, SWEEP, CANCEL, RELEASE = 0, 1, 2, 3, 4, 5, 6, 7
 local CLIENT = -1
 local STORED, HELD = 1, 2
@@ -27,37 +21,117 @@ local OK, LOST, WRITE, HOLDING = 0, 1, 2, 3
 local RUNNING, GONE, STALE = 0, 3, 4
 local WAITING, READY, CLAIMED, UNSETTLED, SETTLED = 0, 1, 2, 3, 4
 
--- Places in a record; what follows the last one in use is not stored.
-local DONE, USES, KIND, VALUE_ATTEMPT = 1, 2, 3, 4 -- winning attempt; uses of the value; where it is, and whose it is
-local STATE, ATTEMPT, OWNER, SINCE, ATTEMPTS = 5, 6, 7, 8, 9 -- while active
-local HOLDER, ARRIVED, PARENTS = 10, 11, 12 -- while waiting; the edges themselves follow from PARENTS on if they are few
+-- Places in a record. The first three are not stored, nor is what follows the last one in use.
+local TASK, WAS_ACTIVE, CHANGED = 1, 2, 3
+local DONE, USES, KIND, VALUE_ATTEMPT = 4, 5, 6, 7 -- winning attempt; uses of the value; where it is, and whose it is
+local STATE, ATTEMPT, OWNER, SINCE, ATTEMPTS = 8, 9, 10, 11, 12 -- while active
+local HOLDER, ARRIVED, PARENTS = 13, 14, 15 -- while waiting; the edges follow from PARENTS on if they are few
+
+-- Places in a request, from where an outcome begins: its inputs follow from INPUTS on, and then its edges, each with
+-- its child, the in-degree, the number of inputs wanted, and these.
+local BODY = 5
+local O_TASK, O_ATTEMPT, O_KIND, O_VALUE, O_CLAIMS, O_HOLD, O_SETTLED, O_INPUTS, O_EDGES = 0, 1, 2, 3, 4, 5, 6, 7, 8
+local INPUTS = 9
 
 local NARROW = 32 -- largest in-degree whose edges are kept within the record
 local CHUNK = 3000 -- arguments of one call: Lua's stack ends at 8000
-local NONE = {}
 
-local op, nonce, seq, lease = request[1]
-if op >= ARRIVE and op <= COMMIT or op == RELEASE then
-  nonce, seq, lease = request[2], request[3], request[4]
+local call, pack, unpacked = redis.call, cmsgpack.pack, cmsgpack.unpack
+local request, now = unpacked(ARGV[1]), tonumber(ARGV[2])
+if not now then
+  local time = call('TIME')
+  now = time[1] + time[2] / 1000000
+end
+local op, nonce, seq, lease = request[1], request[2], request[3], request[4]
+if op == RENEW then
+  seq, lease = nil, seq
+elseif not (op >= ARRIVE and op <= COMMIT or op == RELEASE) then
+  nonce, seq = '', nil
+end
+
+-- --- the job ---------------------------------------------------------------------------------------------------------
+
+local job = call('HMGET', KEYS[4], '', nonce, '=' .. nonce)
+if not job[1] then
+  if not (op == ARRIVE and request[BODY] > 0 and request[BODY + 1] == CLIENT) then
+    return pack({ GONE, '' })
+  end
+  -- A field of no task keeps each of these from becoming empty, which would end it and so its expiry.
+  job[1] = pack(RUNNING, '')
+  call('HSET', KEYS[4], '', job[1])
+  call('HSET', KEYS[1], '', '')
+  call('HSET', KEYS[2], '', '')
+  call('SADD', KEYS[3], '')
+  for i = 1, 4 do
+    call('EXPIRE', KEYS[i], ARGV[3])
+  end
+end
+local status, reason = unpacked(job[1])
+
+if seq then
+  local last = job[2] and unpacked(job[2]) or 0
+  if seq == last then
+    return job[3] or pack({ RUNNING, '' })
+  elseif seq < last then
+    return pack({ STALE, '' })
+  end
+end
+
+if op == CANCEL then
+  if status == RUNNING then
+    status, reason = request[2], request[3]
+    call('HSET', KEYS[4], '', pack(status, reason))
+    call('RPUSH', KEYS[6], 1)
+    call('EXPIRE', KEYS[6], ARGV[3])
+  end
+  return pack({ status, reason })
 elseif op == RENEW then
-  nonce, lease = request[2], request[3]
+  if job[2] then
+    call('HSET', KEYS[4], nonce, pack(unpacked(job[2]), now + lease))
+  end
+  return pack({ status, reason })
+elseif op == RELEASE and request[BODY] then
+  for _, child in ipairs(call('SMEMBERS', KEYS[5])) do
+    call('UNLINK', KEYS[5] .. ':' .. child)
+  end
+  call('UNLINK', unpack(KEYS))
+  return pack({ GONE, '' })
+elseif status ~= RUNNING and op ~= PROBE then
+  local reply = pack({ status, reason })
+  if seq then
+    call('HSET', KEYS[4], nonce, pack(seq, now + lease), '=' .. nonce, reply)
+  end
+  return reply
 end
 
 -- --- records ---------------------------------------------------------------------------------------------------------
 
-local records, was_active, changed = {}, {}, {} -- by task; `false` stands for a record about to be read
-local ahead = {}
-local fresh = {} -- values written by this request, `false` for those deleted
+local records, changed, ahead = {}, {}, {} -- by task, `false` for one about to be read; to be written; to be read
+local fresh, freed = {}, {} -- values written by this request, by task; tasks whose values it deletes
+local deadlines = { [nonce] = seq and now + lease }
+local reply, size = { status, reason }, 2
 
 local function decode(task, packed)
-  local record = packed and { unpacked(packed) } or {}
+  local record
+  if packed then
+    record = { task, false, false, unpacked(packed) }
+    record[WAS_ACTIVE] = record[STATE] ~= nil
+  else
+    record = { task, false, false, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil }
+  end
   records[task] = record
-  was_active[task] = record[STATE] ~= nil
   return record
 end
 
 local function record_of(task)
-  return records[task] or decode(task, call('HGET', RECORDS, task))
+  return records[task] or decode(task, call('HGET', KEYS[1], task))
+end
+
+local function change(record)
+  if not record[CHANGED] then
+    record[CHANGED] = true
+    changed[#changed + 1] = record
+  end
 end
 
 local function need(task)
@@ -70,149 +144,95 @@ end
 local function read_ahead()
   for first = 1, #ahead, CHUNK do
     local last = math.min(first + CHUNK - 1, #ahead)
-    local packed = call('HMGET', RECORDS, unpack(ahead, first, last))
+    local packed = call('HMGET', KEYS[1], unpack(ahead, first, last))
     for i = first, last do
       decode(ahead[i], packed[i - first + 1])
     end
   end
 end
 
-local function call_in_chunks(command, key, arguments)
-  for first = 1, #arguments, CHUNK do
-    call(command, key, unpack(arguments, first, math.min(first + CHUNK - 1, #arguments)))
-  end
-end
-
 local function write_back()
-  local written, values, deleted, added, removed = {}, {}, {}, {}, {}
-  for task in pairs(changed) do
-    local record = records[task]
+  local packed, values, added, removed = {}, {}, {}, {}
+  for i = 1, #changed do
+    local record = changed[i]
     local last = record[STATE] and ATTEMPTS or VALUE_ATTEMPT
     if record[ARRIVED] then
       last = record[PARENTS] and ARRIVED + record[ARRIVED] or ARRIVED
     end
-    local n = #written
-    written[n + 1], written[n + 2] = task, pack(unpack(record, 1, last))
-    if record[STATE] and not was_active[task] then
-      added[#added + 1] = task
-    elseif was_active[task] and not record[STATE] then
-      removed[#removed + 1] = task
+    packed[2 * i - 1], packed[2 * i] = record[TASK], pack(unpack(record, DONE, last))
+    if record[STATE] and not record[WAS_ACTIVE] then
+      added[#added + 1] = record[TASK]
+    elseif record[WAS_ACTIVE] and not record[STATE] then
+      removed[#removed + 1] = record[TASK]
     end
   end
+  local n = 0
   for task, value in pairs(fresh) do
-    if value then
-      local n = #values
-      values[n + 1], values[n + 2] = task, value
-    else
-      deleted[#deleted + 1] = task
+    values[n + 1], values[n + 2] = task, value
+    n = n + 2
+  end
+  -- A value may be written and used up by the same request.
+  for _, write in ipairs({
+    { 'HSET', KEYS[1], packed },
+    { 'HSET', KEYS[2], values },
+    { 'HDEL', KEYS[2], freed },
+    { 'SADD', KEYS[3], added },
+    { 'SREM', KEYS[3], removed },
+  }) do
+    local arguments = write[3]
+    for first = 1, #arguments, CHUNK do
+      call(write[1], write[2], unpack(arguments, first, math.min(first + CHUNK - 1, #arguments)))
     end
   end
-  call_in_chunks('HSET', RECORDS, written)
-  call_in_chunks('HSET', VALUES, values)
-  call_in_chunks('HDEL', VALUES, deleted)
-  call_in_chunks('SADD', ACTIVE, added)
-  call_in_chunks('SREM', ACTIVE, removed)
 end
-
--- The (task, value) of those that have one, one after the other in a flat list.
-local function inputs_of(wanted)
-  local found = {}
-  for first = 1, #wanted, CHUNK do
-    local last = math.min(first + CHUNK - 1, #wanted)
-    local values = call('HMGET', VALUES, unpack(wanted, first, last))
-    for i = first, last do
-      local value = fresh[wanted[i]]
-      if value == nil then
-        value = values[i - first + 1]
-      end
-      if value then
-        found[#found + 1], found[#found + 2] = wanted[i], value
-      end
-    end
-  end
-  return found
-end
-
--- --- executors -------------------------------------------------------------------------------------------------------
-
-local deadlines = {}
 
 local function alive(name)
   local deadline = deadlines[name]
   if not deadline then
-    local packed = call('HGET', EXECUTORS, name)
+    local packed = call('HGET', KEYS[4], name)
     deadline = packed and select(2, unpacked(packed)) or -math.huge
     deadlines[name] = deadline
   end
   return deadline >= now
 end
 
+local function value_of(record)
+  return record[KIND] and (fresh[record[TASK]] or call('HGET', KEYS[2], record[TASK])) or false
+end
+
+-- Adds the inputs that request[first..last] names to the reply: how many have a value, and each with its value.
+local function tell_inputs(first, last)
+  local place = size + 1
+  size = place
+  for from = first, last, CHUNK do
+    local to = math.min(from + CHUNK - 1, last)
+    local values = call('HMGET', KEYS[2], unpack(request, from, to))
+    for i = from, to do
+      local task = request[i]
+      local record = records[task]
+      local value = values[i - from + 1]
+      if record then
+        value = record[KIND] and (fresh[task] or value)
+      end
+      if value then
+        reply[size + 1], reply[size + 2] = task, value
+        size = size + 2
+      end
+    end
+  end
+  reply[place] = (size - place) / 2
+end
+
 -- --- rules, each as the model's method of the same name --------------------------------------------------------------
 
-local notified = false
-
-local function activate(task, record, state, attempt, owner)
+local function activate(record, state, attempt, owner)
   record[STATE], record[ATTEMPT], record[OWNER], record[SINCE] = state, attempt, owner, now
-  changed[task] = true
+  change(record)
 end
 
-local function deactivate(task, record)
+local function deactivate(record)
   record[STATE], record[ATTEMPT], record[OWNER], record[SINCE] = nil, nil, nil, nil
-  changed[task] = true
-end
-
-local function forget_edges(child, record)
-  local arrived = record[ARRIVED]
-  if arrived and record[PARENTS] then
-    for i = PARENTS + arrived - 1, PARENTS, -1 do
-      record[i] = nil
-    end
-  elseif arrived then
-    call('SREM', WIDE, child)
-    call('UNLINK', WIDE .. ':' .. child)
-  end
-  record[ARRIVED], record[HOLDER] = nil, nil
-end
-
-local function has_arrived(child, record, parent)
-  local arrived = record[ARRIVED]
-  if not arrived then
-    return false
-  end
-  if not record[PARENTS] then
-    return call('SISMEMBER', WIDE .. ':' .. child, parent) == 1
-  end
-  for i = PARENTS, PARENTS + arrived - 1 do
-    if record[i] == parent then
-      return true
-    end
-  end
-  return false
-end
-
-local function edge_completes(child, record, indegree, parent)
-  if indegree <= 1 then
-    return true
-  end
-  local arrived = record[ARRIVED] or 0
-  if indegree > NARROW then
-    local edges = WIDE .. ':' .. child
-    if call('SADD', edges, parent) == 0 then
-      return false
-    end
-    if arrived == 0 then
-      call('EXPIRE', edges, ttl)
-      call('SADD', WIDE, child)
-      call('EXPIRE', WIDE, ttl)
-    end
-  elseif has_arrived(child, record, parent) then
-    return false
-  else
-    record[PARENTS + arrived] = parent
-  end
-  record[ARRIVED] = arrived + 1
-  changed[child] = true
-  return arrived + 1 >= indegree
+  change(record)
 end
 
 local function holder_of(record)
@@ -220,23 +240,75 @@ local function holder_of(record)
   return holder and alive(holder) and holder or nil
 end
 
-local function may_hold(outcome)
-  local task, edges, claims, hold, waiter = outcome[1], outcome[5], outcome[6], outcome[7], nil
-  for i = 1, #edges do
-    local child, indegree = edges[i][1], edges[i][2]
+local function forget_edges(record)
+  local arrived = record[ARRIVED]
+  if arrived and record[PARENTS] then
+    for i = PARENTS, ARRIVED + arrived do
+      record[i] = nil
+    end
+  elseif arrived then
+    call('SREM', KEYS[5], record[TASK])
+    call('UNLINK', KEYS[5] .. ':' .. record[TASK])
+  end
+  record[ARRIVED], record[HOLDER] = nil, nil
+end
+
+local function has_arrived(record, parent)
+  local arrived = record[ARRIVED]
+  if not arrived then
+    return false
+  elseif not record[PARENTS] then
+    return call('SISMEMBER', KEYS[5] .. ':' .. record[TASK], parent) == 1
+  end
+  for i = PARENTS, ARRIVED + arrived do
+    if record[i] == parent then
+      return true
+    end
+  end
+  return false
+end
+
+local function edge_completes(record, indegree, parent)
+  if indegree == 1 then
+    return true
+  end
+  local arrived = record[ARRIVED] or 0
+  if indegree > NARROW then
+    local edges = KEYS[5] .. ':' .. record[TASK]
+    if call('SADD', edges, parent) == 0 then
+      return false
+    end
+    if arrived == 0 then
+      call('SADD', KEYS[5], record[TASK])
+      call('EXPIRE', KEYS[5], ARGV[3])
+      call('EXPIRE', edges, ARGV[3])
+    end
+  elseif has_arrived(record, parent) then
+    return false
+  else
+    record[PARENTS + arrived] = parent
+  end
+  record[ARRIVED] = arrived + 1
+  change(record)
+  return arrived + 1 >= indegree
+end
+
+-- Returns the verdict and the child to wait for.
+local function may_hold(at)
+  local task, claims, waiter = request[at + O_TASK], request[at + O_CLAIMS], nil
+  local edge = at + INPUTS + 2 * request[at + O_INPUTS]
+  for _ = 1, request[at + O_EDGES] do
+    local child, indegree = request[edge], request[edge + 1]
     local record = record_of(child)
     local state = record[STATE]
     if not (record[DONE] or state and record[OWNER] == nonce) then
-      if child == CLIENT or state and state ~= READY then
-        return WRITE
-      end
       local holder = holder_of(record)
-      if holder and holder ~= nonce then
+      if child == CLIENT or state and state ~= READY or holder and holder ~= nonce then
         return WRITE
       end
       local missing = indegree - (record[ARRIVED] or 0)
-      if not state and missing > (has_arrived(child, record, task) and 0 or 1) then
-        if not hold or waiter then
+      if not state and missing > (has_arrived(record, task) and 0 or 1) then
+        if not request[at + O_HOLD] or waiter then
           return WRITE
         end
         waiter = child
@@ -247,12 +319,14 @@ local function may_hold(outcome)
         claims = claims - 1
       end
     end
+    edge = edge + 3 + request[edge + 2]
   end
   return waiter and HOLDING or OK, waiter
 end
 
 -- Returns whether a held value has been written now.
-local function record_value(task, attempt, kind, value)
+local function record_value(at)
+  local task, kind = request[at + O_TASK], request[at + O_KIND]
   if task == CLIENT then
     return false
   end
@@ -261,210 +335,189 @@ local function record_value(task, attempt, kind, value)
   if known and known ~= HELD or not known and record[DONE] then
     return false
   end
-  record[KIND], record[VALUE_ATTEMPT] = kind, attempt
-  fresh[task] = value
-  changed[task] = true
+  record[KIND], record[VALUE_ATTEMPT] = kind, request[at + O_ATTEMPT]
+  fresh[task] = request[at + O_VALUE]
+  change(record)
   return known == HELD and kind ~= HELD
 end
 
-local function make_ready(child, record)
+local function make_ready(record)
   local holder = holder_of(record)
-  forget_edges(child, record)
-  if child == CLIENT then
-    notified = true
+  forget_edges(record)
+  if record[TASK] == CLIENT then
+    call('RPUSH', KEYS[6], 1)
+    call('EXPIRE', KEYS[6], ARGV[3])
   end
   if holder then
     record[ATTEMPTS] = (record[ATTEMPTS] or 0) + 1
-    activate(child, record, CLAIMED, record[ATTEMPTS], holder)
+    activate(record, CLAIMED, record[ATTEMPTS], holder)
   else
-    activate(child, record, READY, record[ATTEMPTS] or 0, '')
+    activate(record, READY, record[ATTEMPTS] or 0, '')
   end
 end
 
-local function grant(task, record, wanted)
-  local winner = record[DONE]
-  if winner then
-    activate(task, record, UNSETTLED, winner, nonce)
-    return { task, winner, inputs_of(wanted), fresh[task] or call('HGET', VALUES, task) }
+local function grant(record)
+  if record[DONE] then
+    activate(record, UNSETTLED, record[DONE], nonce)
+  else
+    record[ATTEMPTS] = (record[ATTEMPTS] or 0) + 1
+    activate(record, CLAIMED, record[ATTEMPTS], nonce)
   end
-  record[ATTEMPTS] = (record[ATTEMPTS] or 0) + 1
-  activate(task, record, CLAIMED, record[ATTEMPTS], nonce)
-  return { task, record[ATTEMPTS], inputs_of(wanted) }
 end
 
-local function settle(outcome)
-  local task, kind, edges, claims = outcome[1], outcome[3], outcome[5], outcome[6]
+-- Adds a settlement to the reply: verdict, number of children told of, number of values freed; then for each such child
+-- its attempt (0: ready, and nobody's) and, if it is granted, its inputs.
+local function settle(at)
+  local task, claims = request[at + O_TASK], request[at + O_CLAIMS]
   local verdict, waiter = OK, nil
-  if kind == HELD then
-    verdict, waiter = may_hold(outcome)
-    if verdict == WRITE then
-      return { WRITE }
-    end
+  if request[at + O_KIND] == HELD then
+    verdict, waiter = may_hold(at)
   end
-  local written = record_value(task, outcome[2], kind, outcome[4])
-  local granted, ready = {}, {}
-  for i = 1, #edges do
-    local child, indegree, wanted = edges[i][1], edges[i][2], edges[i][3]
+  local place, told = size, 0
+  reply[place + 1], reply[place + 2], reply[place + 3] = verdict, 0, 0
+  size = place + 3
+  if verdict == WRITE then
+    return false
+  end
+  local written = record_value(at)
+  local edge = at + INPUTS + 2 * request[at + O_INPUTS]
+  for _ = 1, request[at + O_EDGES] do
+    local child, wanted = request[edge], request[edge + 2]
     local record = record_of(child)
     if not record[DONE] then
       if not record[STATE] then
-        if edge_completes(child, record, indegree, task) then
-          make_ready(child, record)
+        if edge_completes(record, request[edge + 1], task) then
+          make_ready(record)
         elseif child == waiter then
           record[HOLDER] = nonce
-          changed[child] = true
+          change(record)
         elseif written and holder_of(record) == nonce then
           record[HOLDER] = nil
-          changed[child] = true
+          change(record)
         end
       end
-      local state = record[STATE]
-      if state == CLAIMED and record[OWNER] == nonce then
-        granted[#granted + 1] = { child, record[ATTEMPT], inputs_of(wanted) }
-      elseif state == READY and claims > 0 and child ~= CLIENT then
+      if record[STATE] == READY and claims > 0 and child ~= CLIENT then
         claims = claims - 1
-        granted[#granted + 1] = grant(child, record, wanted)
-      elseif state == READY then
-        ready[#ready + 1] = child
+        grant(record)
+      end
+      local mine = record[STATE] == CLAIMED and record[OWNER] == nonce
+      if mine or record[STATE] == READY then
+        reply[size + 1], reply[size + 2] = child, mine and record[ATTEMPT] or 0
+        size, told = size + 2, told + 1
+        if mine then
+          tell_inputs(edge + 3, edge + 2 + wanted)
+        end
       end
     end
+    edge = edge + 3 + wanted
   end
-  return { verdict, granted, ready, NONE }
+  reply[place + 2] = told
+  return place + 3
 end
 
-local function use(uses)
-  local freed = {}
-  for i = 1, #uses do
-    local task, consumers = uses[i][1], uses[i][2]
-    local record = record_of(task)
+-- Counts the uses that request[first..last] names; adds those freed to the reply, and returns how many.
+local function use(first, last)
+  local before = size
+  for i = first, last, 2 do
+    local record = record_of(request[i])
     record[USES] = (record[USES] or 0) + 1
-    changed[task] = true
-    if record[USES] >= consumers and record[KIND] then
+    change(record)
+    if record[USES] >= request[i + 1] and record[KIND] then
       if record[KIND] == STORED then
-        freed[#freed + 1] = { task, record[VALUE_ATTEMPT] }
+        reply[size + 1], reply[size + 2] = request[i], record[VALUE_ATTEMPT]
+        size = size + 2
       end
       record[KIND], record[VALUE_ATTEMPT] = nil, nil
-      fresh[task] = false
+      freed[#freed + 1] = request[i]
     end
   end
-  return freed
+  return (size - before) / 2
 end
 
-local function commit(outcome)
-  local task, attempt = outcome[1], outcome[2]
-  local record = record_of(task)
+local function commit(at)
+  local record, attempt = record_of(request[at + O_TASK]), request[at + O_ATTEMPT]
   local winner = record[DONE]
   if winner and winner ~= attempt then
-    return { LOST }
+    reply[size + 1], reply[size + 2], reply[size + 3] = LOST, 0, 0
+    size = size + 3
+    return
   end
-  local settlement = settle(outcome)
-  if settlement[1] == WRITE then
-    return settlement
+  local count_of_freed = settle(at)
+  if not count_of_freed then
+    return
   end
   if not winner then
-    forget_edges(task, record)
+    forget_edges(record)
     record[DONE], record[ATTEMPTS] = attempt, nil
-    settlement[4] = use(outcome[8])
+    reply[count_of_freed] = use(at + INPUTS, at + INPUTS + 2 * request[at + O_INPUTS] - 1)
   end
-  if outcome[9] then
-    deactivate(task, record)
+  if request[at + O_SETTLED] then
+    deactivate(record)
   else
-    activate(task, record, UNSETTLED, attempt, nonce)
+    activate(record, UNSETTLED, attempt, nonce)
   end
-  return settlement
 end
 
 -- --- requests --------------------------------------------------------------------------------------------------------
 
-local requests = {}
-
-requests[PROBE] = function()
-  local body = {}
-  for _, task in ipairs(request[2]) do
-    need(task)
+if op == COMMIT or op == ARRIVE then
+  local starts, at = {}, BODY + 1
+  for i = 1, request[BODY] do
+    starts[i] = at
+    need(request[at])
+    local edge = at + INPUTS
+    for _ = 1, request[at + O_INPUTS] do
+      need(request[edge])
+      edge = edge + 2
+    end
+    for _ = 1, request[at + O_EDGES] do
+      need(request[edge])
+      edge = edge + 3 + request[edge + 2]
+    end
+    at = edge
   end
   read_ahead()
-  for i, task in ipairs(request[2]) do
-    local record = record_of(task)
-    local value = record[KIND] and call('HGET', VALUES, task) or nil
-    if record[STATE] then
-      body[i] = { record[STATE], record[ATTEMPT], record[OWNER], value }
-    elseif record[DONE] then
-      body[i] = { SETTLED, record[DONE], '', value }
-    else
-      body[i] = { WAITING, record[ATTEMPTS] or 0, '', value }
-    end
+  local apply = op == COMMIT and commit or settle
+  for i = 1, #starts do
+    apply(starts[i])
   end
-  return body
-end
-
-requests[ARRIVE] = function()
-  local outcomes, body = request[5], {}
-  for _, outcome in ipairs(outcomes) do
-    need(outcome[1])
-    for _, edge in ipairs(outcome[5]) do
-      need(edge[1])
-    end
+elseif op == CLAIM then
+  local at = BODY + 1
+  for _ = 1, request[BODY] do
+    need(request[at])
+    at = at + 2 + request[at + 1]
   end
   read_ahead()
-  for i, outcome in ipairs(outcomes) do
-    body[i] = settle(outcome)
-  end
-  return body
-end
-
-requests[COMMIT] = function()
-  local outcomes, body = request[5], {}
-  for _, outcome in ipairs(outcomes) do
-    need(outcome[1])
-    for _, edge in ipairs(outcome[5]) do
-      need(edge[1])
-    end
-    for _, input in ipairs(outcome[8]) do
-      need(input[1])
-    end
-  end
-  read_ahead()
-  for i, outcome in ipairs(outcomes) do
-    body[i] = commit(outcome)
-  end
-  return body
-end
-
-requests[CLAIM] = function()
-  local grants = {}
-  for _, claim in ipairs(request[5]) do
-    need(claim[1])
-  end
-  read_ahead()
-  for _, claim in ipairs(request[5]) do
-    local task = claim[1]
-    local record = record_of(task)
+  at = BODY + 1
+  for _ = 1, request[BODY] do
+    local record = records[request[at]]
     if record[STATE] == READY then
       if record[DONE] and not record[KIND] then
-        deactivate(task, record)
+        deactivate(record)
       else
-        grants[#grants + 1] = grant(task, record, claim[2])
+        grant(record)
       end
-    elseif record[OWNER] == nonce then
-      local committed = record[STATE] == UNSETTLED and record[KIND] and call('HGET', VALUES, task) or nil
-      grants[#grants + 1] = { task, record[ATTEMPT], inputs_of(claim[2]), committed }
+    end
+    if record[STATE] and record[OWNER] == nonce then
+      reply[size + 1], reply[size + 2] = record[TASK], record[ATTEMPT]
+      reply[size + 3] = record[STATE] == UNSETTLED and value_of(record)
+      size = size + 3
+      tell_inputs(at + 2, at + 1 + request[at + 1])
+    end
+    at = at + 2 + request[at + 1]
+  end
+elseif op == RELEASE then
+  local tasks = request[BODY + 1]
+  for i = BODY + 2, BODY + 1 + tasks do
+    local record = record_of(request[i])
+    if record[STATE] and record[OWNER] == nonce then
+      activate(record, READY, record[ATTEMPT], '')
     end
   end
-  return grants
-end
-
-requests[RENEW] = function()
-  local packed = call('HGET', EXECUTORS, nonce)
-  if packed then
-    call('HSET', EXECUTORS, nonce, pack(unpacked(packed), now + lease))
-  end
-  return NONE
-end
-
-requests[SWEEP] = function()
+  use(BODY + 2 + tasks, #request)
+elseif op == SWEEP then
   local lapsed, unclaimed = {}, {}
-  for _, name in ipairs(call('SMEMBERS', ACTIVE)) do
+  for _, name in ipairs(call('SMEMBERS', KEYS[3])) do
     local task = tonumber(name)
     if task and task ~= CLIENT then
       need(task)
@@ -474,87 +527,42 @@ requests[SWEEP] = function()
   read_ahead()
   for _, task in ipairs(ahead) do
     local record = records[task]
-    if record[STATE] == READY then
-      if record[SINCE] + request[2] <= now then
-        record[SINCE] = now
-        changed[task] = true
-        unclaimed[#unclaimed + 1] = task
+    if record[STATE] ~= READY then
+      if not alive(record[OWNER]) then
+        activate(record, READY, record[ATTEMPT], '')
+        lapsed[#lapsed + 1] = task
       end
-    elseif not alive(record[OWNER]) then
-      activate(task, record, READY, record[ATTEMPT], '')
-      lapsed[#lapsed + 1] = task
+    elseif record[SINCE] + request[2] <= now then
+      activate(record, READY, record[ATTEMPT], '')
+      unclaimed[#unclaimed + 1] = task
     end
   end
-  for _, key in ipairs(KEYS) do
-    call('EXPIRE', key, ttl)
+  reply[3] = lapsed
+  reply[4] = unclaimed
+  for i = 1, 6 do
+    call('EXPIRE', KEYS[i], ARGV[3])
   end
-  return { lapsed, unclaimed }
-end
-
-requests[RELEASE] = function()
-  local tasks, uses = request[5], request[6]
-  for _, task in ipairs(tasks) do
-    local record = record_of(task)
-    if record[STATE] and record[OWNER] == nonce then
-      activate(task, record, READY, record[ATTEMPT], '')
+else -- PROBE
+  for i = 2, #request do
+    need(request[i])
+  end
+  read_ahead()
+  for i = 2, #request do
+    local record = records[request[i]]
+    local state, attempt = record[STATE], record[ATTEMPT]
+    if not state then
+      state = record[DONE] and SETTLED or WAITING
+      attempt = record[DONE] or record[ATTEMPTS] or 0
     end
-  end
-  return use(uses)
-end
-
--- --- the job ---------------------------------------------------------------------------------------------------------
-
-local known = call('HMGET', EXECUTORS, '', nonce or '', '=' .. (nonce or ''))
-if not known[1] then
-  local first = op == ARRIVE and request[5][1]
-  if not (first and first[1] == CLIENT) then
-    return pack({ GONE, '', NONE })
-  end
-  -- A field of no task keeps each of these from becoming empty, which would end it and so its expiry.
-  for _, key in ipairs({ RECORDS, VALUES, EXECUTORS }) do
-    call('HSET', key, '', pack(RUNNING, ''))
-    call('EXPIRE', key, ttl)
-  end
-  call('SADD', ACTIVE, '')
-  call('EXPIRE', ACTIVE, ttl)
-  known[1] = pack(RUNNING, '')
-end
-local status, reason = unpacked(known[1])
-
-if seq then
-  local last = known[2] and unpacked(known[2]) or 0
-  if seq == last then
-    return known[3] or pack({ RUNNING, '', NONE })
-  elseif seq < last then
-    return pack({ STALE, '', NONE })
-  end
-  deadlines[nonce] = now + lease
-end
-
-if op == RELEASE and request[7] then
-  for _, child in ipairs(call('SMEMBERS', WIDE)) do
-    call('UNLINK', WIDE .. ':' .. child)
-  end
-  call('UNLINK', unpack(KEYS))
-  return pack({ GONE, '', NONE })
-elseif op == CANCEL then
-  if status == RUNNING then
-    status, reason, notified = request[2], request[3], true
-    call('HSET', EXECUTORS, '', pack(status, reason))
+    reply[size + 1], reply[size + 2], reply[size + 3] = state, attempt, record[OWNER] or ''
+    reply[size + 4] = value_of(record)
+    size = size + 4
   end
 end
 
-local body = NONE
-if op ~= CANCEL and (status == RUNNING or op == PROBE or op == RENEW) then
-  body = requests[op]()
-end
 write_back()
-local reply = pack({ status, reason, body })
+local packed = pack(reply)
 if seq then
-  call('HSET', EXECUTORS, nonce, pack(seq, now + lease), '=' .. nonce, reply)
+  call('HSET', KEYS[4], nonce, pack(seq, now + lease), '=' .. nonce, packed)
 end
-if notified then
-  call('RPUSH', NOTICE, 1)
-  call('EXPIRE', NOTICE, ttl)
-end
-return reply
+return packed

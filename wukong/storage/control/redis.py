@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Callable
-from importlib.resources import files
 
 from wukong.protocol import messages as m
 from wukong.protocol import states
+from wukong.storage.control.script import control_script
 from wukong.storage.control.wire import decode, encode
 from wukong.storage.counters import Counters
-from wukong.storage.link import Link, Script
+from wukong.storage.link import Link
 
 _KEYS = ("records", "values", "active", "executors", "wide", "notice")
 _SLICE = 1.0  # seconds until a waiting client looks for itself: a notice goes to one waiter, and may be lost
@@ -38,7 +38,7 @@ class RedisControlStore:
         self.link = link
         self._ttl = b"%d" % ttl
         self._clock = clock
-        self._script = Script(files(__package__).joinpath("control.lua").read_text())
+        self._script = control_script()
 
     @property
     def counters(self) -> Counters:

@@ -160,6 +160,17 @@ def test_a_cycle_is_named_by_its_keys() -> None:
         lower({"o": (neg, "p"), "p": Alias("p", "q"), "q": Alias("q", "p")}, ["o"])
 
 
+def test_a_cycle_within_a_fused_task_is_refused() -> None:
+    inner = {"p": Task("p", neg, TaskRef("q")), "q": Task("q", neg, TaskRef("p"))}
+    with pytest.raises(GraphCycle, match="the fused task 'f' has a cycle through"):
+        lower({"f": Task("f", _execute_subgraph, inner, "p", ())}, ["f"])
+
+
+def test_a_given_alias_is_not_followed() -> None:
+    plan = lower({"a": Alias("a", "gone"), "b": Task("b", neg, TaskRef("a"))}, ["b"], {"a": 5})
+    assert results(plan, given={"a": 5}) == [-5]
+
+
 def test_a_missing_key_is_named_with_who_needs_it() -> None:
     with pytest.raises(MissingKey, match="'gone' is not in the graph, but task 'b' needs it"):
         lower({"a": Task("a", neg, TaskRef("b")), "b": Task("b", neg, Alias("gone"))}, ["a"])

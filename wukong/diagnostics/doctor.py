@@ -81,12 +81,12 @@ def _packages() -> Iterator[Finding]:
             continue
         needs = f" (needs {required.specifier})" if required.specifier else ""
         version = _version(required.name)
+        install = f"pip install '{required.name}{required.specifier}'"
         if version is None:
-            yield Finding(required.name, "not installed" + needs, f"pip install '{required}'".split(";")[0], True)
+            yield Finding(required.name, "not installed" + needs, install, True)
         elif _within(version, str(required.specifier)):
             yield Finding(required.name, version + needs)
         else:
-            install = f"pip install '{required.name}{required.specifier}'"
             yield Finding(required.name, version + needs, install, True)
     optional = [f"{name} {version}" for name in _OPTIONAL if (version := _version(name))]
     yield Finding("optional", ", ".join(optional) or "none of " + ", ".join(_OPTIONAL))
@@ -108,7 +108,7 @@ def _within(version: str, bounds: str) -> bool:
 def _processors() -> Finding:
     there = os.cpu_count() or 1
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else there
-    quota = _cpu_quota(Path("/sys/fs/cgroup"))
+    quota = least(cpu_quota)
     found = f"{there}, of which this process may use {allowed}"
     if quota is None:
         return Finding("processors", f"{found}; no cgroup quota")
@@ -119,16 +119,6 @@ def _processors() -> Finding:
     return Finding("processors", found)
 
 
-def _cpu_quota(cgroup: Path) -> float | None:
-    """Return how many processors' time the control group grants, by either version of cgroups; None for no limit."""
-    words = _read(cgroup / "cpu.max").split()
-    if not words:
-        words = [_read(cgroup / "cpu" / name).strip() for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")]
-    if len(words) == 2 and words[0].isdecimal() and words[1].isdecimal():
-        return int(words[0]) / int(words[1])
-    return None
-
-
 def _memory() -> Finding:
     found, limits = [], []
     for line in _read(Path("/proc/meminfo")).splitlines():
@@ -137,14 +127,34 @@ def _memory() -> Finding:
             nbytes = int(amount.split()[0]) * 1024
             found.append(f"{size(nbytes)} {'in all' if label == 'MemTotal' else 'available'}")
             limits.append(nbytes)
-    limit = _memory_limit(Path("/sys/fs/cgroup"))
+    limit = least(memory_limit)
     if limit is not None and (not limits or limit < limits[0]):
         return Finding("memory", ", ".join([*found, f"limited to {size(limit)} by the cgroup"]))
     return Finding("memory", ", ".join([*found, "no cgroup limit"]) if found else "not known on this system")
 
 
-def _memory_limit(cgroup: Path) -> int | None:
-    """Return the control group's limit in bytes; None for no limit."""
+def least(
+    limit: Callable[[Path], float | None], root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
+) -> float | None:
+    """Return the least limit that control groups set, from this process's own (version 2) up to the root, if any."""
+    lines = [line.removeprefix("0::/") for line in _read(own).splitlines() if line.startswith("0::/")]
+    inner = root / (lines[0] if lines else "")
+    outer = [group for group in inner.parents if group.is_relative_to(root)]
+    return min((found for group in (inner, *outer) if (found := limit(group)) is not None), default=None)
+
+
+def cpu_quota(cgroup: Path) -> float | None:
+    """Return how many processors' time a control group grants, by either version of cgroups; None for no limit."""
+    words = _read(cgroup / "cpu.max").split()
+    if not words:
+        words = [_read(cgroup / "cpu" / name).strip() for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")]
+    if len(words) == 2 and words[0].isdecimal() and words[1].isdecimal():
+        return int(words[0]) / int(words[1])
+    return None
+
+
+def memory_limit(cgroup: Path) -> int | None:
+    """Return how many bytes a control group grants; None for no limit."""
     for path in (cgroup / "memory.max", cgroup / "memory" / "memory.limit_in_bytes"):
         text = _read(path).strip()
         if text.isdecimal():

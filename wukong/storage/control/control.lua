@@ -51,7 +51,7 @@ end
 
 -- --- the job ---------------------------------------------------------------------------------------------------------
 
-local job = call('HMGET', KEYS[4], '', nonce, '=' .. nonce)
+local job = call('HMGET', KEYS[4], '', nonce)
 if not job[1] then
   if not (op == ARRIVE and request[BODY] > 0 and request[BODY + 1] == CLIENT) then
     return pack({ GONE, '' })
@@ -71,7 +71,7 @@ local status, reason = unpacked(job[1])
 if seq then
   local last = job[2] and unpacked(job[2]) or 0
   if seq == last then
-    return job[3] or pack({ RUNNING, '' })
+    return call('HGET', KEYS[4], '=' .. nonce) or pack({ RUNNING, '' })
   elseif seq < last then
     return pack({ STALE, '' })
   end
@@ -151,6 +151,12 @@ local function read_ahead()
   end
 end
 
+local function write(command, key, arguments)
+  for first = 1, #arguments, CHUNK do
+    call(command, key, unpack(arguments, first, math.min(first + CHUNK - 1, #arguments)))
+  end
+end
+
 local function write_back()
   local packed, values, added, removed = {}, {}, {}, {}
   for i = 1, #changed do
@@ -166,24 +172,14 @@ local function write_back()
       removed[#removed + 1] = record[TASK]
     end
   end
-  local n = 0
   for task, value in pairs(fresh) do
-    values[n + 1], values[n + 2] = task, value
-    n = n + 2
+    values[#values + 1], values[#values + 2] = task, value
   end
-  -- A value may be written and used up by the same request.
-  for _, write in ipairs({
-    { 'HSET', KEYS[1], packed },
-    { 'HSET', KEYS[2], values },
-    { 'HDEL', KEYS[2], freed },
-    { 'SADD', KEYS[3], added },
-    { 'SREM', KEYS[3], removed },
-  }) do
-    local arguments = write[3]
-    for first = 1, #arguments, CHUNK do
-      call(write[1], write[2], unpack(arguments, first, math.min(first + CHUNK - 1, #arguments)))
-    end
-  end
+  write('HSET', KEYS[1], packed)
+  write('HSET', KEYS[2], values)
+  write('HDEL', KEYS[2], freed) -- after the HSET: a value may be written and used up by one request
+  write('SADD', KEYS[3], added)
+  write('SREM', KEYS[3], removed)
 end
 
 local function alive(name)

@@ -120,6 +120,11 @@ def test_options_are_checked_before_anything_runs():
             compute()
 
 
+def test_options_are_checked_even_where_there_is_nothing_to_compute():
+    with pytest.raises(ConfigError, match="moon"):
+        wukong.compute(5, platform="moon")
+
+
 def test_options_of_other_schedulers_are_passed_over_and_num_workers_is_ours():
     assert wukong.get(GRAPH, "b", pool=None, rerun_exceptions_locally=True, whatever=1) == 2
     with pytest.raises(ConfigError, match="workers"):

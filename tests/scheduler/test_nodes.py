@@ -117,6 +117,11 @@ def test_a_whole_number_that_is_a_key_is_a_reference():
     assert run(graph, "x", ALONE) == dask.get(graph, "x") == (10, 10, 10, 2)
 
 
+def test_a_tuple_that_begins_with_a_function_is_a_task_even_if_it_is_a_key():
+    graph = {(abs, -1): "key", "x": (collect, (abs, -1))}
+    assert run(graph, "x", ALONE) == dask.get(graph, "x") == (1,)
+
+
 def test_futures_are_references_to_their_keys():
     class Future:
         __dask_future__ = True

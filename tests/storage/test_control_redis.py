@@ -164,6 +164,22 @@ def test_a_silent_server_is_given_up_after_the_timeout(embedded_url):
     link.close()
 
 
+def test_a_cluster_is_found_by_any_node_that_lives_and_followed_when_its_slots_move(cluster_url):
+    store = open_control(cluster_url.replace("//", "//127.0.0.1:1,"), shards=8)
+    job = new_job()
+    root = m.Outcome(m.CLIENT, 0, m.Value(m.STORED, 0), (m.Edge(0, 1),))
+    for shard in range(8):
+        assert store.apply(job, shard, m.Arrive("client", 1, LEASE, (root,))).status == m.RUNNING
+    nodes = set(store.link._slots.values())
+    assert len(nodes) > 1
+    for slot, node in store.link._slots.items():
+        store.link._slots[slot] = next(other for other in nodes if other != node)
+    for shard in range(8):
+        assert store.apply(job, shard, m.Probe((0,))).body[0].state == 1
+        store.apply(job, shard, m.Release("client", 2, LEASE, everything=True))
+    store.close()
+
+
 @pytest.mark.parametrize(
     "url", ["memcached://h", "redis://", "unix://", "redis+sentinel://h", "redis://u:secret@h/x", "redis://h,i", "x"]
 )

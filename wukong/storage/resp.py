@@ -6,7 +6,6 @@ also spares every cold executor the import of one, 150 ms of redis-py.) It neith
 """
 
 import socket
-import ssl
 from collections.abc import Sequence
 from typing import Any
 
@@ -201,6 +200,8 @@ def _connect(address: Address, node: tuple[str, int], timeout: float) -> socket.
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if not address.tls:
             return plain
+        import ssl  # only here: it takes longer than all of this package
+
         context = ssl.create_default_context(cafile=address.authorities)
         if not address.verify:
             context.check_hostname = False

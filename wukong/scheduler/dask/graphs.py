@@ -156,7 +156,7 @@ _INERT: Final = frozenset({type(None), complex, bytes})
 def _node(key: Any, node: Any, graph: Graph, placed: set[Any], opened: Opened) -> tuple[Any, Collection[Any]]:
     """Return a node that `evaluate` takes, and its inputs, of anything but a plain Task."""
     if type(node) is tuple and node and callable(node[0]):
-        needs = {}
+        needs: dict[Any, None] = {}
         for arg in node[1:]:
             kind = type(arg)
             if kind in _PLAIN:

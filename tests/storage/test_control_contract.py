@@ -152,6 +152,15 @@ def test_a_renewed_lease_does_not_lapse(client, clock, a):
     assert probe(a, 0)[0].owner == "a"
 
 
+def test_a_lease_lasts_to_its_last_moment(client, clock, a):
+    launch(client, 0)
+    a.claim(0)
+    clock.now += LEASE
+    assert client.store.apply(client.job, 0, m.Sweep(60.0)).body == ((), ())
+    clock.now += 0.001
+    assert client.store.apply(client.job, 0, m.Sweep(60.0)).body == ((0,), ())
+
+
 def test_a_sweep_names_ready_tasks_nobody_claimed_once_each_time_patience_is_over(client, clock, a):
     launch(client, 3, 1, 2)
     a.claim(2)
@@ -168,6 +177,16 @@ def test_a_value_is_freed_with_its_last_use(client, a):
     assert a.commit(1, 1, inline(b""), inputs=((0, 2),)).freed == ()
     assert a.commit(2, 1, inline(b""), inputs=((0, 2),)).freed == ((0, 1),)
     assert probe(a, 0) == (m.State(states.SETTLED, 1, "", None),)
+
+
+def test_a_value_used_up_earlier_in_a_request_is_not_given_later_in_it(client, a):
+    launch(client, 0, 1)
+    a.claim(0)
+    a.claim(1)
+    a.commit(0, 1, inline(b"x"), m.Edge(2, 1), claims=1)
+    last_use = m.Outcome(2, 1, STORED, inputs=((0, 1),))
+    settlements = a.tell(m.Commit, (last_use, m.Outcome(1, 1, STORED, (m.Edge(3, 1, (0, 1)),), 1)))
+    assert settlements[1].granted == (m.Grant(3, 1, (m.Input(1, 1, STORED),)),)
 
 
 def test_a_value_that_is_used_up_does_not_come_back(client, a):

@@ -111,9 +111,8 @@ def main() -> None:
         ours, theirs = (median(seconds[name]) for name in SCHEDULERS)
         spread = f"{min(seconds['dask threads']):.3f}..{max(seconds['dask threads']):.3f}"
         peaks = [median(memory[name]) for name in SCHEDULERS]
-        print(
-            f"{make.__name__:16}{ours:10.3f}{theirs:10.3f}{ours / theirs:8.2f}  {spread:18}{peaks[0]:8.0f}{peaks[1]:9.0f}"
-        )
+        figures = f"{ours:10.3f}{theirs:10.3f}{ours / theirs:8.2f}  {spread:18}{peaks[0]:8.0f}{peaks[1]:9.0f}"
+        print(f"{make.__name__:16}{figures}")
         rows.append({"workload": make.__name__, "seconds": seconds, "memory_mb": memory, "ratio": ours / theirs})
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1))

@@ -1,5 +1,6 @@
 """The command line, as one types it."""
 
+import os
 import subprocess
 import sys
 
@@ -66,6 +67,15 @@ def test_help_names_the_commands():
     told = run("--help").stdout
     assert "hello" in told
     assert "doctor" in told
+
+
+def test_a_reader_that_has_enough_gets_no_traceback():
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "wukong", "hello"]
+    ended = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (1, "")
 
 
 def run(*arguments):

@@ -1,6 +1,7 @@
 """The command line: ``wukong hello`` and ``wukong doctor``. What they do lies elsewhere, but for what hello tells."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from operator import add, mul
@@ -66,8 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         status: int = options.command(options)
+        sys.stdout.flush()
     except WukongError as error:
         print(f"wukong: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # Whoever reads, as in `wukong hello | head`, has enough; Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return status
 

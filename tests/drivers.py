@@ -118,5 +118,5 @@ def until(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> No
 
 def idle() -> bool:
     """Whether no job is on the board and every helper waits for one."""
-    with threads.crew.changed:
+    with threads.crew.lock:
         return not threads.crew._board and threads.crew._idle == threads.crew._helpers

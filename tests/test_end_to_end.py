@@ -16,7 +16,7 @@ from tests import drivers
 from tests.graphs import Case, cases, end_of
 from wukong.cost import IN_PROCESS
 from wukong.executor import core
-from wukong.executor.core import Tally
+from wukong.executor.context import Tally
 
 pytestmark = pytest.mark.timeout(120)
 

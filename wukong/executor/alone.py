@@ -4,6 +4,7 @@ A walk is a list of tasks in an order in which every input comes before its use,
 uses it. That is all it takes to keep no value longer than needed, with no counting while tasks run.
 """
 
+import contextlib
 from collections.abc import Callable, Collection, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,11 @@ class Taken:
 
     index: int
     value: Any
+
+    def give(self) -> Any:
+        """Return the value and forget it, so that it lives no longer than its readers need it."""
+        value, self.value = self.value, None
+        return value
 
 
 def walk(
@@ -113,8 +119,10 @@ def walk(
 def explain(error: BaseException, tasks: Walk, key: Key) -> None:
     """Add a note to the error of a task: its key, and the way from it to what was wanted."""
     note = f"wukong: task {key!r} failed" + _way(tasks, key)
-    if note not in getattr(error, "__notes__", ()):
-        error.add_note(note)
+    # Some errors can take no note: those of a frozen dataclass, for one.
+    with contextlib.suppress(Exception):
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
 
 
 def _way(tasks: Walk, key: Key) -> str:

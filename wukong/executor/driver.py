@@ -1,16 +1,19 @@
 """Carrying out the effects of executors on real stores and a real platform: the driver of every local granule."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from threading import Lock
 from time import perf_counter
-from typing import Any
+from typing import Any, Final, TypeAlias
 
 from wukong.executor import effects as fx
-from wukong.executor.core import Executor, Tally
+from wukong.executor.context import Tally
+from wukong.executor.core import Executor
 from wukong.executor.job import Job
 from wukong.ids import new_nonce
 from wukong.protocol import messages as m
 from wukong.storage.values.base import ValueStore
+
+CarryOut: TypeAlias = dict[type, Callable[["Driver", Any], Any]]
 
 
 class Driver:
@@ -20,24 +23,17 @@ class Driver:
     ----------
     job : Job
         The job.
+
+    Attributes
+    ----------
+    job : Job
     """
 
     def __init__(self, job: Job) -> None:
-        self._job = job
+        self.job = job
         self._context = job.context()
         self._observing = Lock()
-        self._carry_out: dict[type, Callable[[Any], Any]] = {
-            fx.Ask: self._ask,
-            fx.Run: self._run if job.observer is None else self._run_observed,
-            fx.Fetch: self._fetch,
-            fx.Put: self._put,
-            fx.Drop: self._drop,
-            fx.Invoke: lambda effect: job.invoker.invoke(effect.tasks, effect.per),
-            fx.Load: lambda effect: job.plan.load(effect.tasks),
-            fx.Pause: lambda effect: job.invoker.pause(effect.seconds),
-            fx.Fail: self._fail,
-            fx.Finish: lambda _: job.invoker.finish(),
-        }
+        self._carry_out: CarryOut = _CARRY_OUT if job.observer is None else {**_CARRY_OUT, fx.Run: Driver._run_observed}
 
     def enter(self, starts: Sequence[int]) -> Tally:
         """Run one executor from `starts` to its end and return what it did.
@@ -49,30 +45,39 @@ class Driver:
         """
         steps = Executor(new_nonce(), self._context).walk(starts)
         carry_out = self._carry_out
+        effect: fx.Effect | None = None
         answer: Any = None
         while True:
             try:
                 effect = steps.send(answer)
             except StopIteration as end:
+                # The traceback of a task that failed leads to this frame, which must not lead back to its error.
+                effect = None
                 tally: Tally = end.value
                 return tally
             # The last answer may be the only thing that still keeps a large value alive.
             answer = None
-            answer = carry_out[type(effect)](effect)
+            answer = carry_out[type(effect)](self, effect)
+
+    def tell(self, key: Hashable, value: Any) -> None:
+        """Tell the observer, if there is one, of a task that no executor ran."""
+        if self.job.observer is not None:
+            with self._observing:
+                self.job.observer.finished(key, value)
 
     def _ask(self, effect: fx.Ask) -> m.Reply:
-        return self._job.control.apply(self._job.name, effect.shard, effect.request)
+        return self.job.control.apply(self.job.name, effect.shard, effect.request)
 
     def _run(self, effect: fx.Run) -> fx.Ran | fx.Raised:
         began = perf_counter()
         try:
-            value = self._job.plan.run(effect.task, effect.values)
+            value = self.job.plan.run(effect.task, effect.values)
         except BaseException as error:
             return fx.Raised(error)
         return fx.Ran(value, perf_counter() - began)
 
     def _run_observed(self, effect: fx.Run) -> fx.Ran | fx.Raised:
-        observer, key = self._job.observer, self._job.plan.key(effect.task)
+        observer, key = self.job.observer, self.job.plan.key(effect.task)
         assert observer is not None
         try:
             with self._observing:
@@ -87,7 +92,7 @@ class Driver:
 
     def _fetch(self, effect: fx.Fetch) -> list[Any]:
         frames = self._store().get([name(*pair) for pair in effect.names])
-        return [fx.LACKING if frame is None else self._job.unpack(frame) for frame in frames]
+        return [fx.LACKING if frame is None else self.job.unpack(frame) for frame in frames]
 
     def _put(self, effect: fx.Put) -> None:
         for task, attempt, frame in effect.frames:
@@ -96,13 +101,40 @@ class Driver:
     def _drop(self, effect: fx.Drop) -> None:
         self._store().delete([name(*pair) for pair in effect.names])
 
+    def _invoke(self, effect: fx.Invoke) -> None:
+        self.job.invoker.invoke(effect.tasks, effect.per)
+
+    def _load(self, effect: fx.Load) -> None:
+        self.job.plan.load(effect.tasks)
+
+    def _pause(self, effect: fx.Pause) -> bool:
+        return self.job.invoker.pause(effect.seconds)
+
     def _fail(self, effect: fx.Fail) -> None:
-        self._job.invoker.fail(effect.task, effect.error)
+        self.job.invoker.fail(effect.task, effect.error)
+
+    def _finish(self, _: fx.Finish) -> None:
+        self.job.invoker.finish()
 
     def _store(self) -> ValueStore:
-        store = self._job.values
+        store = self.job.values
         assert store is not None, "a job without a value store keeps every value with its record"
         return store
+
+
+# Plain functions: a driver that kept its own methods would live, and its job with it, until a garbage collection.
+_CARRY_OUT: Final[CarryOut] = {
+    fx.Ask: Driver._ask,
+    fx.Run: Driver._run,
+    fx.Fetch: Driver._fetch,
+    fx.Put: Driver._put,
+    fx.Drop: Driver._drop,
+    fx.Invoke: Driver._invoke,
+    fx.Load: Driver._load,
+    fx.Pause: Driver._pause,
+    fx.Fail: Driver._fail,
+    fx.Finish: Driver._finish,
+}
 
 
 def name(task: int, attempt: int) -> str:

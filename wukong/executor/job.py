@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from wukong.cost import Costs, Estimates
 from wukong.events import Observer
-from wukong.executor.core import Context, Schedule, Tally
+from wukong.executor.context import Context, Schedule, Tally
 from wukong.executor.effects import Packed
 from wukong.storage.control.base import ControlStore
 from wukong.storage.values.base import ValueStore

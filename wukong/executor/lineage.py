@@ -5,18 +5,16 @@ is settled, so nobody else can tell. Iterative: lineage may be as deep as the gr
 """
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wukong.executor import effects as fx
+from wukong.executor.context import Context, Tally
 from wukong.protocol import messages as m
 from wukong.protocol.sharding import home
 
-if TYPE_CHECKING:
-    from wukong.executor.core import Context, Tally
-
 
 def recompute(
-    tasks: list[int], local: dict[int, Any], context: "Context", tally: "Tally"
+    tasks: list[int], local: dict[int, Any], context: Context, tally: Tally
 ) -> Generator[fx.Effect, Any, "dict[int, Any] | fx.Raised"]:
     """Return the values of `tasks`, computed from inputs at hand, in a store, or recomputed in their turn.
 
@@ -66,7 +64,7 @@ def recompute(
     return {task: values[task] for task in tasks}
 
 
-def _find(tasks: list[int], values: dict[int, Any], context: "Context") -> Generator[fx.Effect, Any, None]:
+def _find(tasks: list[int], values: dict[int, Any], context: Context) -> Generator[fx.Effect, Any, None]:
     """Add to `values` those of `tasks` that still exist somewhere."""
     names = []
     shards: dict[int, list[int]] = {}

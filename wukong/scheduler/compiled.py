@@ -3,7 +3,9 @@
 Tasks before `index` are done and their values at hand; task `index` runs already, in the client, if `index` is given.
 """
 
-from collections.abc import Hashable
+import contextlib
+from collections.abc import Hashable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -80,7 +82,7 @@ class Compiled:
         self._encoded = None if store is None else encode(plan)
         self._job = Job(
             name,
-            plan if self._encoded is None else PlanView(self._encoded.manifest, self._fetch),
+            plan if self._encoded is None else PlanView(self._encoded.manifest, partial(_fetch, self._stores, name)),
             self._stores.control,
             self._stores.values,
             self._stores.costs,
@@ -94,7 +96,11 @@ class Compiled:
         self._started = False
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
         return self
 
     def __exit__(
@@ -102,12 +108,15 @@ class Compiled:
     ) -> None:
         if not self._started:
             return
+        status = m.CANCELLED if self._posted.error is None else m.FAILED
         threads.crew.take_down(self._posted)
-        if error is not None:
-            self._client.cancel(m.CANCELLED if self._posted.error is None else m.FAILED, repr(error).encode())
-        self._client.release()
-        if self._job.values is not None:
-            self._job.values.clear()
+        # A store that does not answer must not hide what went wrong first.
+        with contextlib.nullcontext() if error is None else contextlib.suppress(StoreError):
+            if error is not None:
+                self._client.cancel(status, type(error).__qualname__.encode())
+            self._client.release()
+            if self._job.values is not None:
+                self._job.values.clear()
 
     def start(self) -> None:
         """Open the job and have its first executors invoked."""
@@ -139,6 +148,8 @@ class Compiled:
         for key in list(values):
             if key not in self._asked:
                 del values[key]
+        if self._running is not None:
+            self._posted.driver.tell(self._running, value)
         if self._running in self._asked:
             values[self._running] = value
         if self._running in self._numbers:
@@ -167,12 +178,6 @@ class Compiled:
         assert self._job.values is not None, "plans are published where there is a store to keep them"
         return self._job.values
 
-    def _fetch(self, digests: list[str]) -> list[Any]:
-        blobs = self._blobs().get(digests)
-        if None in blobs:
-            raise StoreError(f"the store {self._stores.name} has lost a part of the plan of job {self._job.name}")
-        return blobs
-
     def _work(self) -> None:
         plan = self._plan
         try:
@@ -184,6 +189,15 @@ class Compiled:
         results = self._client.collect()
         for key, task in zip(self._outputs, plan.requested, strict=True):
             self._values[key] = results[task]
+
+
+def _fetch(at: stores.Stores, job: str, digests: Sequence[str]) -> list[Any]:
+    """Return parts of the plan of a job."""
+    assert at.values is not None, "plans are published where there is a store to keep them"
+    blobs = at.values.get(digests)
+    if None in blobs:
+        raise StoreError(f"the store {at.name} has lost a part of the plan of job {job}")
+    return blobs
 
 
 def _failed(plan: Any, task: int, error: BaseException) -> Hashable:

@@ -105,7 +105,7 @@ class Relay:
         if self._error is not None:
             raise self._error
         assert self._compiled is not None
-        return self._compiled.finish(taken.value)
+        return self._compiled.finish(taken.give())
 
 
 class Lookout:
@@ -117,6 +117,12 @@ class Lookout:
         self._relays: list[Relay] = []
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+
+    def forget(self) -> None:
+        """Begin anew: in a forked child the thread is not there, and may have held the lock."""
+        self._relays = []
+        self._changed = threading.Condition()
+        self._thread = None
 
     def watch(self, relay: Relay) -> None:
         """Look in on this relay from now on."""

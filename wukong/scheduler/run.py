@@ -6,6 +6,7 @@ granules="threads"  compiled and launched at once
 a store             compiled, published and launched, every value and edge through the store
 """
 
+import os
 from collections.abc import Mapping
 from threading import local
 from time import perf_counter
@@ -27,6 +28,8 @@ from wukong.scheduler.relay import Lookout, Relay
 #: A task of so many seconds is worth handing the rest of its walk over: compiling a task costs about a tenth of it.
 _PATIENCE: Final = 10 * IN_PROCESS.invoke
 _lookout = Lookout(_PATIENCE)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_lookout.forget)
 _latest = local()
 
 

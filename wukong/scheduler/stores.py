@@ -137,6 +137,13 @@ def close() -> None:
         _links.clear()
 
 
+def _forget() -> None:
+    """Begin anew in a forked child: another thread of the parent may have held the lock."""
+    global _opening
+    _opening = Lock()
+    _links.clear()
+
+
 atexit.register(close)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_links.clear)
+    os.register_at_fork(after_in_child=_forget)

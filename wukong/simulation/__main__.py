@@ -5,7 +5,7 @@ import sys
 import time
 from collections import Counter
 
-from wukong.executor.core import Tally
+from wukong.executor.context import Tally
 from wukong.simulation.world import Violation, World
 
 

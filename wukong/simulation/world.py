@@ -20,7 +20,8 @@ from typing import Any
 
 from wukong.cost import Costs, Estimates
 from wukong.executor import effects as fx
-from wukong.executor.core import Context, Executor, Tally
+from wukong.executor.context import Context, Tally
+from wukong.executor.core import Executor
 from wukong.protocol import messages as m
 from wukong.protocol import states
 from wukong.protocol.model import Shard

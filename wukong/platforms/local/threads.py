@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from heapq import heappop, heappush
 
 from wukong.errors import JobStalled
-from wukong.executor.core import Tally
+from wukong.executor.context import Tally
 from wukong.executor.driver import Driver
 from wukong.executor.job import Job
 
@@ -21,6 +21,9 @@ _LOOK = 1.0
 
 class Posted:
     """A job on the board of a crew: its waiting invocations and who works on it. Its platform, to its executors.
+
+    Those who wait for something of this job wait for its own condition, idle helpers for the crew's, so that nobody is
+    woken in another's place.
 
     Parameters
     ----------
@@ -36,18 +39,20 @@ class Posted:
         self.failed: int | None = None
         self.workers = workers
         self.working = 0
+        self.helping = 0
         self.waiting: list[int] = []
-        self.job: Job
         self.driver: Driver
+        self.changed = threading.Condition(crew.lock)
         self._crew = crew
 
     def invoke(self, tasks: Sequence[int], per: int) -> None:  # noqa: ARG002 - see `take`
         """Put ready tasks on the board; how many a worker takes is decided when it comes for them."""
-        with self._crew.changed:
+        with self.changed:
             for task in tasks:
                 heappush(self.waiting, task)
-            self._crew.changed.notify(len(tasks))
-        self._crew.enlist(min(self.workers - 1, len(tasks)))
+            self.changed.notify_all()
+            missing = self._crew.call(min(len(self.waiting), self.workers - 1), self.workers - 1)
+        self._crew.enlist(missing)
 
     def busy(self) -> bool:
         """Whether invocations wait for a worker."""
@@ -55,27 +60,28 @@ class Posted:
 
     def pause(self, seconds: float) -> bool:
         """Wait so long, or until invocations wait for a worker; return whether they do."""
-        with self._crew.changed:
-            return self._crew.changed.wait_for(lambda: self.over or bool(self.waiting), seconds)
+        with self.changed:
+            return self.changed.wait_for(lambda: self.over or bool(self.waiting), seconds)
 
     def finish(self) -> None:
         """Note that the results are ready."""
-        with self._crew.changed:
+        with self.changed:
             self.over = True
-            self._crew.changed.notify_all()
+            self.changed.notify_all()
 
     def fail(self, task: int | None, error: BaseException) -> None:
         """Note that the job has failed; the first error stays."""
-        with self._crew.changed:
+        with self.changed:
             if not self.over:
                 self.error, self.failed, self.over = error, task, True
-                self._crew.changed.notify_all()
+                self.changed.notify_all()
 
     def take(self) -> list[int]:
         """Return the tasks of the next invocation, lowest first: a fair share of those waiting, if they are short."""
-        waiting, job = self.waiting, self.job
+        waiting = self.waiting
         if not waiting:
             return []
+        job = self.driver.job
         short = job.costs.group(job.estimates.seconds(job.plan.kind(waiting[0]) if job.plan.loaded(waiting[0]) else -1))
         share = min(short, -(-len(waiting) // self.workers))
         return [heappop(waiting) for _ in range(share)]
@@ -85,7 +91,8 @@ class Crew:
     """The threads of this process that help with jobs."""
 
     def __init__(self) -> None:
-        self.changed = threading.Condition()
+        self.lock = threading.Lock()
+        self._called = threading.Condition(self.lock)
         self._board: list[Posted] = []
         self._helpers = 0
         self._idle = 0
@@ -96,23 +103,38 @@ class Crew:
 
     def open(self, posted: Posted, job: Job) -> None:
         """Let helpers see a job."""
-        posted.job, posted.driver = job, Driver(job)
-        with self.changed:
+        posted.driver = Driver(job)
+        with self.lock:
             self._board.append(posted)
 
     def take_down(self, posted: Posted) -> None:
         """Take a job off the board; executors still running notice at their next request."""
-        with self.changed:
+        with self.lock:
             posted.over = True
             posted.waiting.clear()
             self._board.remove(posted)
+            # The job and its error know this place, so they would live until the next garbage collection.
+            posted.error = None
+            del posted.driver
+
+    def call(self, wanted: int, most: int) -> int:
+        """Wake so many idle helpers, and return how many more threads that takes. The lock must be held.
+
+        Parameters
+        ----------
+        wanted : int
+            How many could find work now.
+        most : int
+            How many there may be; never fewer than there are processors.
+        """
+        self._called.notify(wanted)
+        missing = max(0, min(wanted - self._idle, max(most, workers_here()) - self._helpers))
+        self._helpers += missing
+        return missing
 
     def enlist(self, helpers: int) -> None:
-        """Have at least so many helper threads, or as many as the processors allow."""
-        with self.changed:
-            missing = min(helpers - self._idle, max(helpers, workers_here()) - self._helpers)
-            self._helpers += max(missing, 0)
-        for _ in range(missing):
+        """Start so many helper threads."""
+        for _ in range(helpers):
             threading.Thread(target=self._help, name="wukong-helper", daemon=True).start()
 
     def work(self, posted: Posted) -> None:
@@ -126,53 +148,61 @@ class Crew:
             If nothing is left to run and the results are not there.
         """
         while not posted.over:
-            with self.changed:
+            with self.lock:
                 starts = posted.take()
                 if not starts:
                     if not posted.working and not posted.over:
                         raise JobStalled(
-                            f"job {posted.job.name} has no task to run and no executor at work, yet its results "
+                            f"job {posted.driver.job.name} has no task to run and no executor at work, yet its results "
                             "are not complete; this is a fault of the scheduler, please report it with the graph"
                         )
-                    self.changed.wait_for(lambda: posted.over or posted.waiting or not posted.working, _LOOK)
+                    posted.changed.wait_for(lambda: posted.over or posted.waiting or not posted.working, _LOOK)
                     continue
                 posted.working += 1
-            self._enter(posted, starts)
+            self._enter(posted, posted.driver, starts)
         if posted.error is not None:
             raise posted.error
 
     def _help(self) -> None:
         """Serve the jobs on the board, the one posted last first: it may be what another waits for."""
         while True:
-            with self.changed:
+            with self.lock:
                 self._idle += 1
                 while (posted := self._choose()) is None:
-                    self.changed.wait()
+                    self._called.wait()
                 self._idle -= 1
-                starts = posted.take()
+                starts, driver = posted.take(), posted.driver
                 posted.working += 1
-            self._enter(posted, starts)
+                posted.helping += 1
+            try:
+                self._enter(posted, driver, starts)
+            finally:
+                with self.lock:
+                    posted.helping -= 1
             # A large value, or a whole job, must not live on in a helper that has nothing to do.
-            del posted, starts
+            del posted, driver, starts
 
     def _choose(self) -> Posted | None:
         for posted in reversed(self._board):
-            if posted.waiting and not posted.over and posted.working < posted.workers:
+            if posted.waiting and not posted.over and posted.helping < posted.workers - 1:
                 return posted
         return None
 
-    def _enter(self, posted: Posted, starts: list[int]) -> None:
+    def _enter(self, posted: Posted, driver: Driver, starts: list[int]) -> None:
         tally = Tally()
         try:
-            tally = posted.driver.enter(starts)
+            tally = driver.enter(starts)
         except BaseException as error:
             posted.fail(None, error)
         finally:
-            with self.changed:
+            with self.lock:
                 posted.working -= 1
-                posted.job.tally.add(tally)
+                driver.job.tally.add(tally)
                 if not posted.working:
-                    self.changed.notify_all()
+                    posted.changed.notify_all()
+                elif posted.waiting:
+                    # There is room for one more, and this one may go to another job.
+                    self._called.notify()
 
 
 def workers_here() -> int:

@@ -1,0 +1,272 @@
+"""Settling: how finished tasks become records, and what is done with values the store would rather not have yet.
+
+Three rules save traffic (after Wukong, SoCC '20, section 4):
+
+- *claim before write*: a large value is first offered as `HELD`. If every child is then this executor's to run, it is
+  never written; otherwise the store answers `WRITE`, and the value is written before the edge.
+- *delayed I/O*: where only one child is incomplete, the value may stay here while waiting for it costs less than
+  writing, and only while the platform has no other work.
+- *small values ride with their edges* and come back with the claim: a fan-in of small values is one round trip.
+
+A value that is only here has *debts*: its inputs may not be freed before its consumers are stored, for whoever has to
+recompute it needs them. If this executor dies the debts are never paid, and the job's release frees them.
+"""
+
+from collections.abc import Container
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from wukong.executor import effects as fx
+from wukong.executor.context import Context, Tally
+from wukong.executor.session import Session, Steps
+from wukong.executor.shelf import Shelf
+from wukong.protocol import messages as m
+from wukong.protocol import states
+
+
+class Finished(NamedTuple):
+    """A finished attempt at a task, on its way to the store.
+
+    Attributes
+    ----------
+    task, attempt : int
+        Which attempt at which task.
+    packed : Packed
+        Its value.
+    edges : tuple of Edge
+        All its out-edges, the child this executor would rather go on with first.
+    claims : int
+        How many children it would keep.
+    spent : list of (int, int)
+        Inputs that are used up with it, each with its number of consumers.
+    first : Value
+        What is first said of where the value is.
+    """
+
+    task: int
+    attempt: int
+    packed: fx.Packed
+    edges: tuple[m.Edge, ...]
+    claims: int
+    spent: list[tuple[int, int]]
+    first: m.Value
+
+
+@dataclass(slots=True)
+class Settled:
+    """What came of settling: tasks granted, tasks to invoke, stored values to delete, children to claim."""
+
+    granted: list[m.Grant] = field(default_factory=list)
+    ready: list[int] = field(default_factory=list)
+    freed: list[tuple[int, int]] = field(default_factory=list)
+    won: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)
+
+    def add(self, settlement: m.Settlement) -> None:
+        """Add the answer to one outcome."""
+        self.granted.extend(settlement.granted)
+        self.ready.extend(settlement.ready)
+        self.freed.extend(settlement.freed)
+
+
+@dataclass(slots=True)
+class _Debt:
+    """Inputs of a value that is only here: free only when these consumers are stored."""
+
+    consumers: set[int]
+    inputs: list[tuple[int, int]]
+
+
+@dataclass(slots=True)
+class _Held:
+    """A value that waits here for children that are not complete, and for how many seconds it still may."""
+
+    finished: Finished
+    waiting: list[m.Edge]
+    budget: float
+
+
+class Settler:
+    """Settles the outcomes of one executor.
+
+    Parameters
+    ----------
+    context : Context
+        The job and the place.
+    session : Session
+        The way to the control store.
+    shelf : Shelf
+        Values at hand; a held one is kept there.
+    mine : container of int
+        Tasks that are this executor's already.
+    tally : Tally
+        Counts what was written, held and lost.
+    """
+
+    __slots__ = ("_context", "_debts", "_held", "_mine", "_session", "_shelf", "_tally", "unnamed")
+
+    def __init__(self, context: Context, session: Session, shelf: Shelf, mine: Container[int], tally: Tally) -> None:
+        self._context = context
+        self._session = session
+        self._shelf = shelf
+        self._mine = mine
+        self._tally = tally
+        self._debts: dict[int, _Debt] = {}
+        self._held: dict[int, _Held] = {}
+        #: Values written that no record names yet: to be deleted if the job ends first.
+        self.unnamed: set[tuple[int, int]] = set()
+
+    @property
+    def holding(self) -> bool:
+        """Whether values wait here for their children."""
+        return bool(self._held)
+
+    def spend(self, task: int) -> list[tuple[int, int]]:
+        """Return the inputs that `task` is done with, and those that values it consumed still owed."""
+        spent = []
+        for p, consumers in self._context.plan.uses(task):
+            debt = self._debts.get(p)
+            if debt is None:
+                spent.append((p, consumers))
+                continue
+            debt.consumers.discard(task)
+            if not debt.consumers:
+                spent.extend(debt.inputs)
+                del self._debts[p]
+        return spent
+
+    def settle(self, batch: list[Finished]) -> Steps:
+        """Commit finished tasks and settle their edges; return a `Settled`."""
+        session, settled = self._session, Settled()
+        yield from self._write([done for done in batch if done.first.kind == m.STORED])
+        won: list[Finished] = []
+        for shard, group in session.by_home(batch, lambda done: done.task):
+            rejected = yield from self._commit(shard, [(done, done.first) for done in group], won, settled)
+            if rejected:
+                yield from self._write(rejected)
+                stored = [(done, m.Value(m.STORED, done.packed.nbytes)) for done in rejected]
+                yield from self._commit(shard, stored, won, settled)
+        if session.shards > 1:
+            yield from self._settle_elsewhere(won, settled)
+        return settled
+
+    def wait(self) -> Steps:
+        """Wait a little for the children of held values, and write those for which waiting has become the dearer way.
+
+        Returns a `Settled`; its `won` are children that are this executor's now and have to be claimed.
+        """
+        session, settled = self._session, Settled()
+        patience = 2 * self._context.costs.round_trip
+        busy = yield fx.Pause(patience)
+        for task, held in list(self._held.items()):
+            probe = m.Probe(tuple(edge.child for edge in held.waiting))
+            still = []
+            for edge, state in zip(held.waiting, (yield from session.ask(session.home(task), probe)), strict=True):
+                if state.state == states.CLAIMED and state.owner == session.nonce:
+                    settled.won.append((edge.child, edge.wanted))
+                elif state.state not in (states.SETTLED, states.UNSETTLED):
+                    still.append(edge)
+            held.waiting, held.budget = still, held.budget - patience
+            if still and (busy or held.budget <= 0):
+                yield from self._give_up(held, settled)
+            if not held.waiting:
+                del self._held[task]
+                self._shelf.unneed((task,))
+        return settled
+
+    def _give_up(self, held: _Held, settled: Settled) -> Steps:
+        """Write a value that was held, settle its last edges once more, and pay what it owes."""
+        done = held.finished
+        yield from self._write([done])
+        value = m.Value(m.STORED, done.packed.nbytes)
+        outcome = m.Outcome(done.task, done.attempt, value, tuple(held.waiting), done.claims)
+        for settlement in (yield from self._session.commit(self._session.home(done.task), [outcome])):
+            self.unnamed.discard((done.task, done.attempt))
+            settled.add(settlement)
+        settled.freed += yield from self._session.release(self._debts.pop(done.task).inputs)
+        held.waiting = []
+
+    def _write(self, batch: list[Finished]) -> Steps:
+        """Write values before any edge says that they are there."""
+        frames = [(done.task, done.attempt, done.packed.body) for done in batch if done.packed.body is not None]
+        if frames:
+            self._tally.writes += len(frames)
+            self.unnamed.update((task, attempt) for task, attempt, _ in frames)
+            yield fx.Put(frames)
+
+    def _commit(
+        self, shard: int, batch: list[tuple[Finished, m.Value]], won: list[Finished], settled: Settled
+    ) -> Steps:
+        """Commit outcomes in their home shard; return those whose held value has to be written first."""
+        outcomes = [self._outcome(shard, done, value) for done, value in batch]
+        rejected = []
+        settlements = yield from self._session.commit(shard, outcomes)
+        for (done, value), settlement in zip(batch, settlements, strict=True):
+            if settlement.verdict == m.WRITE:
+                rejected.append(done)
+                continue
+            self.unnamed.discard((done.task, done.attempt))
+            if settlement.verdict == m.LOST:
+                self._tally.lost += 1
+                if value.kind == m.STORED:
+                    settled.freed.append((done.task, done.attempt))
+                continue
+            won.append(done)
+            if value.kind == m.HELD:
+                self._hold(done, settlement)
+            settled.add(settlement)
+        return rejected
+
+    def _outcome(self, shard: int, done: Finished, value: m.Value) -> m.Outcome:
+        held = value.kind == m.HELD
+        if self._session.shards == 1:
+            edges, inputs = done.edges, done.spent
+        else:
+            edges = tuple(edge for edge in done.edges if self._session.home(edge.child) == shard)
+            inputs = [use for use in done.spent if self._session.home(use[0]) == shard]
+        return m.Outcome(
+            done.task,
+            done.attempt,
+            value,
+            edges,
+            done.claims,
+            held and self._may_wait(done),
+            () if held else tuple(inputs),
+            len(edges) == len(done.edges),
+        )
+
+    def _settle_elsewhere(self, won: list[Finished], settled: Settled) -> Steps:
+        """Settle edges into other shards, then say that all are, then give up inputs whose home is elsewhere."""
+        session = self._session
+        crossing: dict[int, list[m.Outcome]] = {}
+        unsettled = []
+        for done in won:
+            away: dict[int, list[m.Edge]] = {}
+            for edge in done.edges:
+                if session.home(edge.child) != session.home(done.task):
+                    away.setdefault(session.home(edge.child), []).append(edge)
+            for shard, edges in away.items():
+                outcome = m.Outcome(done.task, done.attempt, done.first, tuple(edges), done.claims)
+                crossing.setdefault(shard, []).append(outcome)
+            if away:
+                unsettled.append(m.Outcome(done.task, done.attempt, done.first))
+        for shard, outcomes in sorted(crossing.items()):
+            for settlement in (yield from session.arrive(shard, outcomes)):
+                settled.add(settlement)
+        for shard, group in session.by_home(unsettled, lambda outcome: outcome.task):
+            yield from session.commit(shard, group)
+        away_uses = [use for done in won for use in done.spent if session.home(use[0]) != session.home(done.task)]
+        settled.freed += yield from session.release(away_uses)
+
+    def _may_wait(self, done: Finished) -> bool:
+        costs = self._context.costs
+        return costs.hold(done.packed.nbytes) > 2 * costs.round_trip and not self._context.busy()
+
+    def _hold(self, done: Finished, settlement: m.Settlement) -> None:
+        """A value was accepted unwritten: note what it owes, and the child it still waits for, if any."""
+        self._tally.held += 1
+        self._debts[done.task] = _Debt({edge.child for edge in done.edges}, done.spent)
+        if settlement.verdict == m.HOLDING:
+            granted = {grant.task for grant in settlement.granted}
+            waiting = [edge for edge in done.edges if edge.child not in granted and edge.child not in self._mine]
+            self._shelf.need((done.task,))
+            self._held[done.task] = _Held(done, waiting, self._context.costs.hold(done.packed.nbytes))

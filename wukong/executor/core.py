@@ -271,6 +271,7 @@ class Executor:
             self.tally.becomes += taken
         self.tally.becomes += sum(map(self._take, settled.granted))
         yield from self._load()
+        self._settler.let_go()
         for done in batch:
             self._attempts.pop(done.task, None)
             self._shelf.unneed((done.task,))

@@ -152,12 +152,13 @@ class Settler:
     def wait(self) -> Steps:
         """Wait a little for the children of held values, and write those for which waiting has become the dearer way.
 
-        Returns a `Settled`; its `won` are children that are this executor's now and have to be claimed.
+        Returns a `Settled`; its `won` are children that are this executor's now and have to be claimed. `let_go` has to
+        follow when they are.
         """
         session, settled = self._session, Settled()
         patience = 2 * self._context.costs.round_trip
         busy = yield fx.Pause(patience)
-        for task, held in list(self._held.items()):
+        for task, held in self._held.items():
             probe = m.Probe(tuple(edge.child for edge in held.waiting))
             still = []
             for edge, state in zip(held.waiting, (yield from session.ask(session.home(task), probe)), strict=True):
@@ -168,10 +169,15 @@ class Settler:
             held.waiting, held.budget = still, held.budget - patience
             if still and (busy or held.budget <= 0):
                 yield from self._give_up(held, settled)
+        return settled
+
+    def let_go(self) -> None:
+        """Hold values no longer whose children have all been given away, or are this executor's and need them."""
+        for task, held in list(self._held.items()):
+            held.waiting = [edge for edge in held.waiting if edge.child not in self._mine]
             if not held.waiting:
                 del self._held[task]
                 self._shelf.unneed((task,))
-        return settled
 
     def _give_up(self, held: _Held, settled: Settled) -> Steps:
         """Write a value that was held, settle its last edges once more, and pay what it owes."""

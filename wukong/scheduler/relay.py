@@ -8,6 +8,9 @@ The baton is in its list exactly while a task runs, so having it also says that 
 """
 
 import threading
+import time
+from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
@@ -49,8 +52,11 @@ class Relay:
         self._observer = observer
         self._over = False
         self._taking = threading.Lock()
+        self._clock = _thread_clock()
         self._began = perf_counter()
+        self._ran = self._clock()
         self._seen = -1
+        self._seen_at = 0.0
         self._launched = threading.Event()
         self._compiled: Compiled | None = None
         self._error: BaseException | None = None
@@ -77,9 +83,10 @@ class Relay:
             index = self.baton[-1]
         except IndexError:
             return not self._over
-        average = (perf_counter() - self._began) / (index + 1)
-        if index != self._seen and average < self._patience / 2:
-            self._seen = index
+        worked = self._worked()
+        if index != self._seen:
+            self._seen, self._seen_at = index, worked
+        if worked - self._seen_at < self._patience and worked / (index + 1) < self._patience / 2:
             return not self._over
         with self._taking:
             # A task that raised leaves the baton where it is.
@@ -98,6 +105,15 @@ class Relay:
                 self._launched.set()
         return False
 
+    def _worked(self) -> float:
+        """Return for how long, in seconds, the walk has been at work.
+
+        What its thread has run counts whole, the rest an eighth: it may have waited for a disk, and then others could
+        have worked, or for a processor, and then they could not.
+        """
+        ran = self._clock() - self._ran
+        return ran + max(perf_counter() - self._began - ran, 0.0) / 8
+
     def join(self, taken: Taken) -> Run:
         """Add the value of the task that ran when the walk was taken over, and work on the rest to its end."""
         if not self._launched.wait(60.0):
@@ -106,6 +122,13 @@ class Relay:
             raise self._error
         assert self._compiled is not None
         return self._compiled.finish(taken.give())
+
+
+def _thread_clock() -> Callable[[], float]:
+    """Return a clock that tells any thread how many seconds this one has run; where there is none, the time."""
+    if not hasattr(time, "pthread_getcpuclockid"):
+        return perf_counter
+    return partial(time.clock_gettime, time.pthread_getcpuclockid(threading.get_ident()))
 
 
 class Lookout:

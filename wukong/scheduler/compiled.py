@@ -21,7 +21,7 @@ from wukong.plan.view import PlanView
 from wukong.platforms.local import threads
 from wukong.protocol import messages as m
 from wukong.scheduler import stores
-from wukong.scheduler.dask.graphs import finalisers, references
+from wukong.scheduler.dask.graphs import finalisers
 from wukong.scheduler.dask.lower import lower
 from wukong.scheduler.dask.nodes import data, evaluate
 from wukong.scheduler.launch import Client
@@ -62,7 +62,8 @@ class Compiled:
         left = dict(zip(walk.keys[begun:], walk.nodes[begun:], strict=True))
         # What puts the whole result together runs where the result is wanted.
         self._finalisers = {key: left.pop(key) for key in finalisers(walk) if key in left}
-        inputs = [key for node in self._finalisers.values() for key in references(node)]
+        reads = dict(zip(walk.keys, walk.inputs, strict=True)) if self._finalisers else {}
+        inputs = [read for key in self._finalisers for read in reads[key]]
         self._asked = dict.fromkeys([*(key for key in walk.wanted if key not in self._finalisers), *inputs])
         self._outputs = [key for key in self._asked if key in left]
         known = dict(values)
@@ -184,7 +185,7 @@ class Compiled:
             threads.crew.work(self._posted)
         except BaseException as error:
             if self._posted.failed is not None:
-                explain(error, self._walk, _failed(plan, self._posted.failed, error))
+                explain(error, self._walk, _failed(self._job.plan, self._posted.failed, error))
             raise
         results = self._client.collect()
         for key, task in zip(self._outputs, plan.requested, strict=True):

@@ -1,0 +1,19 @@
+"""What a failure says of the task that failed, wherever the task ran."""
+
+from typing import Any
+
+import pytest
+
+import wukong
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"granules": "inline"}, {"granules": "threads", "workers": 2}, {"store": "embedded"}],
+    ids=["alone", "threads", "embedded"],
+)
+def test_the_member_of_a_fused_chain_that_failed_is_named(options: dict[str, Any]) -> None:
+    graph = {"a": (int, 1), "b": (str, "a"), "c": (lambda text: text + 1, "b"), "d": (str, "c")}
+    with pytest.raises(TypeError) as caught:
+        wukong.compute(graph, keys="d", **options)
+    assert caught.value.__notes__ == ["wukong: task 'c' failed, on the way c -> d"]

@@ -103,7 +103,7 @@ def _link(url: str) -> "tuple[Link, Costs]":
     """Return the link to `url`, opened at first use, and what a request over it costs."""
     with _opening:
         known = _links.get(url)
-        if known is None:
+        if known is None or _ended(known[0]):
             from wukong.storage.open import connect
 
             link = connect(url)
@@ -114,6 +114,16 @@ def _link(url: str) -> "tuple[Link, Costs]":
                 raise
             known = _links[url] = link, costs
         return known
+
+
+def _ended(link: "Link") -> bool:
+    """Whether this was the link to an embedded server that is gone, which nobody else would start again."""
+    from wukong.storage.open import EmbeddedLink
+
+    if not isinstance(link, EmbeddedLink) or not link.server.ended:
+        return False
+    link.close()
+    return True
 
 
 def _round_trip(link: "Link") -> float:

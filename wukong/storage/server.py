@@ -146,6 +146,11 @@ class EmbeddedServer:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    @property
+    def ended(self) -> bool:
+        """Whether the server is gone."""
+        return self._output.closed or self._output.read() == b""
+
     def close(self) -> None:
         """Stop the server and remove its directory. May be called again."""
         self._stop()

@@ -443,12 +443,13 @@ def test_a_forked_child_hands_walks_over_too() -> None:
 
 OBSERVED: dict[Any, Any] = {"a": (slowly, int), **{f"x{i}": (slowly, operator.add, "a", i) for i in range(8)}}
 OBSERVED["z"] = (sum, [f"x{i}" for i in range(8)])
+OBSERVED["finalize-1"] = (max, ["z", "a"])
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_the_profiler_of_dask_see_every_task_once(way: str) -> None:
     with WAYS[way]() as get, Profiler() as profiler:
-        assert get(OBSERVED, "z") == 28
+        assert get(OBSERVED, "finalize-1") == 28
     assert sorted(map(str, (result.key for result in profiler.results))) == sorted(map(str, OBSERVED))
     assert all(result.end_time >= result.start_time for result in profiler.results)
 
@@ -456,13 +457,13 @@ def test_the_profiler_of_dask_see_every_task_once(way: str) -> None:
 @pytest.mark.parametrize("way", WAYS)
 def test_the_progress_bar_comes_to_its_end(way: str, capsys: pytest.CaptureFixture[str]) -> None:
     with WAYS[way]() as get, ProgressBar(dt=0.001):
-        assert get(OBSERVED, "z") == 28
+        assert get(OBSERVED, "finalize-1") == 28
     assert "100% Completed" in capsys.readouterr().out
 
 
 def test_the_resource_profiler_samples_a_run_in_threads() -> None:
     with ResourceProfiler(dt=0.001) as profiler:
-        assert spread(OBSERVED, "z") == 28
+        assert spread(OBSERVED, "finalize-1") == 28
     assert profiler.results
 
 
@@ -473,7 +474,7 @@ def test_an_error_of_a_callback_arrives() -> None:
                 raise LookupError("not this one")
 
     with Refuses(), pytest.raises(LookupError, match="not this one"):
-        spread(OBSERVED, "z")
+        spread(OBSERVED, "finalize-1")
 
 
 # --- shapes and sizes -------------------------------------------------------------------------------------------------

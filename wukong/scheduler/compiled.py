@@ -60,14 +60,14 @@ class Compiled:
         self._values = values
         begun = max(index, 0)
         left = dict(zip(walk.keys[begun:], walk.nodes[begun:], strict=True))
+        self._running: Hashable = walk.keys[index] if index >= 0 else None
         # What puts the whole result together runs where the result is wanted.
-        self._finalisers = {key: left.pop(key) for key in finalisers(walk) if key in left}
+        self._finalisers = {key: left.pop(key) for key in finalisers(walk) if key in left and key != self._running}
         reads = dict(zip(walk.keys, walk.inputs, strict=True)) if self._finalisers else {}
         inputs = [read for key in self._finalisers for read in reads[key]]
         self._asked = dict.fromkeys([*(key for key in walk.wanted if key not in self._finalisers), *inputs])
         self._outputs = [key for key in self._asked if key in left]
         known = dict(values)
-        self._running: Hashable = walk.keys[index] if index >= 0 else None
         given = dict(known) if index < 0 else {**known, self._running: None}
         if store is not None:
             # Nothing is at hand where executors run elsewhere, so it becomes part of the plan.
@@ -145,7 +145,7 @@ class Compiled:
         BaseException
             What a task raised, with a note that names the task.
         """
-        values, walk = self._values, self._walk
+        values = self._values
         for key in list(values):
             if key not in self._asked:
                 del values[key]
@@ -159,11 +159,7 @@ class Compiled:
         if self._outputs:
             self._work()
         for key, node in self._finalisers.items():
-            try:
-                values[key] = evaluate(node, values)
-            except BaseException as error:
-                explain(error, walk, key)
-                raise
+            self._put_together(key, node)
         tally, after = self._job.tally, self._stores.counters()
         return Run(
             executors=tally.executors,
@@ -178,6 +174,18 @@ class Compiled:
     def _blobs(self) -> ValueStore:
         assert self._job.values is not None, "plans are published where there is a store to keep them"
         return self._job.values
+
+    def _put_together(self, key: Hashable, node: Any) -> None:
+        values, observer = self._values, self._job.observer
+        try:
+            if observer is not None:
+                observer.started(key)
+            values[key] = evaluate(node, values)
+            if observer is not None:
+                observer.finished(key, values[key])
+        except BaseException as error:
+            explain(error, self._walk, key)
+            raise
 
     def _work(self) -> None:
         plan = self._plan

@@ -1,5 +1,7 @@
 """Handing a walk over: whenever the lookout comes, and however the walk ends, it is carried on once or not at all."""
 
+import contextlib
+import os
 import threading
 from typing import Any
 
@@ -34,6 +36,23 @@ def test_a_walk_that_has_failed_is_not_taken_over() -> None:
         walk(tasks, evaluate, values, None, relay.baton)
     assert not relay.look()
     assert not threads.crew._board
+
+
+def test_a_walk_whose_thread_has_ended_is_not_taken_over() -> None:
+    """Its clock went with it."""
+    made: list[Relay] = []
+
+    def ask() -> None:
+        tasks, values, relay = relay_of({**CHAIN, "a": (fail,)}, ["d"])
+        made.append(relay)
+        with contextlib.suppress(ValueError), relay:
+            walk(tasks, evaluate, values, None, relay.baton)
+
+    asker = threading.Thread(target=ask)
+    asker.start()
+    asker.join()
+    drivers.until(lambda: not os.path.exists(f"/proc/self/task/{asker.native_id}"), "the system has ended it too")
+    assert not made[0].look()
 
 
 def test_a_failure_while_the_lookout_launches_leaves_nothing_on_the_board(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,9 +81,10 @@ class Relay:
         """Look in on the client and take over if that is worth it; return whether to come again."""
         try:
             index = self.baton[-1]
-        except IndexError:
+            worked = self._worked()
+        except (IndexError, OSError):
+            # It is between two tasks, or its thread has ended and the clock with it.
             return not self._over
-        worked = self._worked()
         if index != self._seen:
             self._seen, self._seen_at = index, worked
         if worked - self._seen_at < self._patience and worked / (index + 1) < self._patience / 2:

@@ -89,7 +89,7 @@ def _run(tasks: Walk, values: dict[Any, Any], options: Options, observer: Any) -
             return compiled.finish()
     if options.granules == "inline" or workers == 1 or len(tasks) < 3:
         walk(tasks, evaluate, values, observer)
-        return Run(executors=1, becomes=len(tasks) - 1)
+        return Run(executors=1, becomes=max(len(tasks) - 1, 0))
     with Relay(tasks, values, _PATIENCE, workers, observer) as relay:
         _lookout.watch(relay)
         taken: Taken | None = walk(tasks, evaluate, values, observer, relay.baton)

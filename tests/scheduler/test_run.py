@@ -1,0 +1,118 @@
+"""Who runs a compute: decided by the options, by how many tasks there are, and by how long they prove to be."""
+
+import operator
+import threading
+from typing import Any
+
+import dask
+import pytest
+
+import wukong
+from tests import drivers
+from wukong.events import Run
+from wukong.scheduler import run
+
+pytestmark = pytest.mark.timeout(30)
+
+ALONE = "the client, alone"
+GRAPH: dict[str, Any] = {"a": (int, "3"), "b": (operator.add, "a", 1), "c": (operator.mul, "a", 2)}
+GRAPH["d"] = (max, "b", "c")
+
+
+def figures(graph: dict[str, Any], keys: Any, **options: Any) -> Run:
+    wukong.get(graph, keys, **options)
+    found = wukong.last_run()
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"granules": "inline"},
+        {"granules": "inline", "workers": 4},
+        {"granules": "auto", "workers": 1},
+        {"granules": "threads", "workers": 1},
+    ],
+    ids=str,
+)
+def test_short_tasks_and_single_workers_stay_with_the_client(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A machine that is busy with other things may make the shortest task long.
+    monkeypatch.setattr(run, "_PATIENCE", 3600.0)
+    assert figures(GRAPH, "d", **options) == Run(4, wukong.last_run().seconds, 1, 3, where=ALONE)
+
+
+def test_threads_are_used_as_asked() -> None:
+    assert figures(GRAPH, "d", granules="threads", workers=3).where == "3 threads, store: memory"
+
+
+@pytest.mark.parametrize(("granules", "workers", "threads"), [("inline", 4, 1), ("auto", 3, 3), ("threads", 1, 1)])
+def test_over_a_store_as_many_workers_run_as_are_asked_for(
+    embedded_url: str, granules: str, workers: int, threads: int
+) -> None:
+    found = figures(GRAPH, "d", granules=granules, workers=workers, store=embedded_url)
+    assert found.where == f"{threads} threads, store: {embedded_url}"
+    assert found.round_trips > 0
+    assert found.bytes_sent > 0
+    assert found.bytes_received > 0
+
+
+def long(*_: Any) -> str:
+    """Long enough to be handed over, and where it ran."""
+    threading.Event().wait(0.05)
+    return threading.current_thread().name
+
+
+def test_long_tasks_are_handed_over_and_short_walks_are_not() -> None:
+    graph = {f"x{i}": (long, i) for i in range(12)}
+    found = wukong.get(graph, list(graph), workers=2)
+    assert len(set(found)) == 2
+    assert wukong.last_run().where == "2 threads, store: memory"
+    assert figures({"a": (long,), "b": (long, "a")}, "b", workers=2).where == ALONE
+
+
+def test_figures_are_of_this_threads_last_compute_that_succeeded() -> None:
+    figures(GRAPH, "d", granules="threads", workers=2)
+    others: list[Run | None] = []
+
+    def ask() -> None:
+        others.append(wukong.last_run())
+        others.append(figures(GRAPH, "b"))
+
+    asker = threading.Thread(target=ask)
+    asker.start()
+    asker.join()
+    with pytest.raises(ZeroDivisionError):
+        wukong.get({"a": (operator.truediv, 1, 0)}, "a")
+    assert others[0] is None
+    assert others[1].tasks == 2
+    assert wukong.last_run().tasks == 4
+
+
+def test_a_compute_of_nothing_has_no_becomes() -> None:
+    assert figures({}, [], granules="inline") == Run(0, wukong.last_run().seconds, 1, 0, where=ALONE)
+
+
+@pytest.mark.parametrize("granules", ["inline", "threads", "auto"])
+def test_values_known_before_are_not_computed_again(granules: str) -> None:
+    options = {"granules": granules, "workers": 2}
+    assert wukong.get(GRAPH, ["d", "a"], cache={"a": 10}, **options) == (20, 10)
+    with dask.config.set(cache={"c": 100}):
+        assert wukong.get(GRAPH, "d", **options) == 100
+
+
+@pytest.mark.parametrize("granules", ["inline", "threads", "auto"])
+def test_the_graph_and_the_cache_are_left_as_they_were(granules: str) -> None:
+    graph, cache = dict(GRAPH), {"a": 10}
+    wukong.get(graph, ["d", "b"], cache=cache, granules=granules, workers=2)
+    assert graph == GRAPH
+    assert cache == {"a": 10}
+
+
+def test_looking_in_on_walks_ends_with_them() -> None:
+    for _ in range(20):
+        wukong.get(GRAPH, "d", workers=2)
+    drivers.until(lambda: not run._lookout._relays, "the lookout has nothing to look in on")

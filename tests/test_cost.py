@@ -1,0 +1,70 @@
+"""What the model of time answers, at figures that are easy to follow."""
+
+import pytest
+
+from wukong.cost import DATA_CENTRE, IN_PROCESS, LOCAL_SERVER, Costs, Estimates
+
+#: A millisecond for a request, 100 MB/s, 10 ms for an invocation.
+COSTS = Costs(1e-3, 100e6, 10e-3)
+
+
+def test_what_takes_no_longer_to_send_than_a_request_rides_with_its_record() -> None:
+    assert COSTS.inline_limit == 100_000
+
+
+def test_waiting_for_a_child_is_worth_writing_and_reading_the_value() -> None:
+    assert COSTS.hold(100_000_000) == pytest.approx(2.0)
+    assert COSTS.replace(shared=True).hold(100_000_000) == 0.0
+
+
+def test_what_is_held_at_all_is_worth_a_request_to_ask_how_it_stands() -> None:
+    assert COSTS.hold(COSTS.inline_limit + 1) > 2 * COSTS.round_trip
+
+
+@pytest.mark.parametrize(
+    ("seconds", "queued", "kept"), [(1.0, 0, 1), (2e-3, 0, 5), (2e-3, 3, 2), (2e-3, 9, 1), (0.0, 0, 10**7)]
+)
+def test_an_executor_keeps_what_it_runs_while_an_invocation_is_on_its_way(
+    seconds: float, queued: int, kept: int
+) -> None:
+    assert COSTS.keep(seconds, queued) == pytest.approx(kept)
+
+
+@pytest.mark.parametrize(("seconds", "tasks"), [(1.0, 1), (2e-3, 5), (10e-3, 1)])
+def test_an_invocation_carries_tasks_for_as_long_as_it_takes(seconds: float, tasks: int) -> None:
+    assert COSTS.group(seconds) == tasks
+
+
+def test_finished_work_lingers_so_long_that_settling_is_a_fifth_of_it() -> None:
+    assert COSTS.round_trip / (COSTS.linger + COSTS.round_trip) == pytest.approx(1 / 5)
+
+
+def test_constants_can_be_overridden_and_the_rest_stays() -> None:
+    changed = COSTS.replace(round_trip=2e-3)
+    assert (changed.round_trip, changed.invoke) == (2e-3, COSTS.invoke)
+    assert COSTS.round_trip == 1e-3
+
+
+@pytest.mark.parametrize("costs", [IN_PROCESS, LOCAL_SERVER, DATA_CENTRE])
+def test_measured_constants_say_when_and_where(costs: Costs) -> None:
+    assert costs.measured
+    assert costs.lease > 0
+    assert costs.attempts > 1
+
+
+def test_in_one_process_everything_is_inline_and_nothing_is_held() -> None:
+    assert IN_PROCESS.inline_limit > 10**9
+    assert IN_PROCESS.hold(10**12) == 0.0
+
+
+def test_a_kind_is_unknown_until_one_has_run_and_then_follows_what_was_seen() -> None:
+    estimates = Estimates(unknown=0.5)
+    assert estimates.seconds(7) == 0.5
+    estimates.saw(7, 1.0)
+    assert estimates.seconds(7) == 1.0
+    estimates.saw(7, 3.0)
+    assert estimates.seconds(7) == pytest.approx(1.5)
+    for _ in range(50):
+        estimates.saw(7, 3.0)
+    assert estimates.seconds(7) == pytest.approx(3.0)
+    assert estimates.seconds(8) == 0.5

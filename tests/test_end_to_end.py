@@ -1,7 +1,10 @@
 """One contract for every way to run a graph: what Dask's synchronous scheduler gives, and nothing left behind."""
 
 import contextlib
+import math
+import time
 from collections.abc import Iterator
+from random import Random
 from typing import Any
 from unittest.mock import patch
 
@@ -80,6 +83,62 @@ def test_a_walk_taken_over_at_any_task_ends_as_under_dask(costs: Any, case: Case
 def test_a_graph_ends_as_under_dask_over_every_store(server_url: str, way: str, case: Case) -> None:
     with drivers.over(server_url, *OVER_A_STORE[way]) as get:
         check(case, get, server_url)
+
+
+def mix(salt: int, *parts: Any) -> Any:
+    """An array that depends on every part of every argument; some are long, and some take a while."""
+    random = Random(salt)
+    if random.random() < 0.1:
+        time.sleep(0.002)
+    total = float(salt) + sum((i + 1) * float(np.sum(part)) for i, part in enumerate(parts))
+    return np.full(random.choice([1, 1, 10, 20_000]), math.fmod(total, 1e6))
+
+
+def layered(seed: int, tasks: int) -> tuple[dict[str, Any], list[str]]:
+    """A random graph of which each task reads some of those a little before it, and some far ones."""
+    random = Random(seed)
+    graph: dict[str, Any] = {}
+    for number in range(tasks):
+        near = [f"t{p}" for p in range(max(0, number - random.choice([2, 8, 40])), number)]
+        inputs = random.sample(near, min(len(near), random.choice([0, 1, 1, 2, 2, 3, 9])))
+        graph[f"t{number}"] = (mix, number, *inputs)
+    return graph, [f"t{tasks - 1}", *random.sample(list(graph), 3)]
+
+
+def check_layered(seed: int, way: str, url: str | None) -> None:
+    graph, keys = layered(seed, 150)
+    driver = IN_MEMORY[way]() if url is None else drivers.over(url, *OVER_A_STORE[way])
+    with driver as get, leaving_nothing(url):
+        found = get(graph, keys)
+    for one, other in zip(found, get_sync(graph, keys), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("way", IN_MEMORY)
+@pytest.mark.parametrize("seed", range(2))
+def test_larger_graphs_give_what_dask_gives(seed: int, way: str) -> None:
+    check_layered(seed, way, None)
+
+
+@pytest.mark.parametrize("way", OVER_A_STORE)
+def test_larger_graphs_give_what_dask_gives_over_every_store(server_url: str, way: str) -> None:
+    check_layered(2, way, server_url)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("way", IN_MEMORY)
+def test_many_larger_graphs_give_what_dask_gives(way: str) -> None:
+    for seed in range(100, 300):
+        check_layered(seed, way, None)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("way", OVER_A_STORE)
+def test_many_larger_graphs_give_what_dask_gives_over_every_store(server_url: str, way: str) -> None:
+    for seed in range(100, 150):
+        check_layered(seed, way, server_url)
 
 
 def block(shape: int, number: int) -> Any:

@@ -216,9 +216,11 @@ class Settler:
                 if value.kind == m.STORED:
                     settled.freed.append((done.task, done.attempt))
                 continue
-            won.append(done)
             if value.kind == m.HELD:
+                # All its edges are at home, and it gives up no input yet.
                 self._hold(done, settlement)
+            else:
+                won.append(done)
             settled.add(settlement)
         return rejected
 

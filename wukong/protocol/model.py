@@ -3,8 +3,8 @@
 It is the specification that the Lua of `wukong.storage.control` is tested against, the store that the simulator runs
 on, and, behind a lock, the control store of jobs that stay in one process.
 
-Every rule here has a seed of the simulator that fails without it; see docs/protocol.md for the table of every
-state and operation.
+A rule lands here with a seed of the simulator that needs it: tests/simulation/test_rules.py takes them out one by one.
+docs/protocol.md has the table of every state and operation.
 """
 
 from collections.abc import Callable
@@ -92,6 +92,7 @@ class Shard:
         if executor is None:
             executor = self.executors[request.nonce] = _Executor()
         if request.seq == executor.seq:
+            executor.deadline = now + request.lease
             return executor.reply
         if request.seq < executor.seq:
             return m.Reply(m.STALE, b"", ())

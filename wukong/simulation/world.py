@@ -7,7 +7,10 @@ What must hold of every run:
 
 - the client gets the right results, before a bound on virtual time;
 - one attempt wins each task, and no attempt is given to two executors;
-- no task is given to anybody before all its inputs are committed;
+- no task is given to anybody before all its inputs are committed, nor to an executor whose lease is over;
+- a value is held only by who asked to;
+- where nobody dies or stalls, every task runs once, nothing is computed again and the watcher finds nobody lapsed,
+  whatever the network does;
 - a value that a record names as stored is there: the store loses nothing here, so nobody ever finds it lacking;
 - after release nothing is left in the records, nor in the value store but what an executor killed later had written.
 """
@@ -72,6 +75,7 @@ class World:
         self._granted: dict[tuple[int, int], str] = {}
         self._won: dict[int, int] = {}
         self._estimates = Estimates(1e-3)
+        self._calm = not self.faults.death and not self.faults.stall
 
     def run(self) -> "World":
         """Run the job to its end.
@@ -121,7 +125,7 @@ class World:
         self.trace.append(f"{self.now:.4f} {name}: {effect}")
         delay = self.random.expovariate(1 / 0.002)
         if isinstance(effect, fx.Run):
-            delay += self.plan.seconds[effect.task]
+            delay += self.plan.seconds(effect.task)
         elif isinstance(effect, fx.Pause):
             delay += effect.seconds
         mortal = name != "client"
@@ -153,7 +157,7 @@ class World:
             case fx.Ask():
                 return self._apply(effect, name)
             case fx.Run(task, values):
-                return fx.Ran(self.plan.run(task, values), self.plan.seconds[task])
+                return fx.Ran(self.plan.run(task, values), self.plan.seconds(task))
             case fx.Fetch(names):
                 return [self._read(task, attempt) for task, attempt in names]
             case fx.Put(frames):
@@ -173,7 +177,10 @@ class World:
 
     def _apply(self, effect: fx.Ask, name: str, echo: bool = False) -> m.Reply:
         request = effect.request
-        reply = self.shards[effect.shard].apply(request, self.now)
+        shard = self.shards[effect.shard]
+        before = dict(shard.active)
+        reply = shard.apply(request, self.now)
+        self._check_records(shard, before)
         if reply.status == m.RUNNING and not echo:
             if isinstance(request, m.Claim):
                 self._check_grants(reply.body, name)
@@ -183,8 +190,21 @@ class World:
                         winner = self._won.setdefault(outcome.task, outcome.attempt)
                         if winner != outcome.attempt:
                             raise Violation(f"attempts {winner} and {outcome.attempt} of task {outcome.task} both won")
+                    if settlement.verdict == m.HOLDING and not outcome.hold:
+                        raise Violation(f"the value of task {outcome.task} is to be held, but nobody asked for that")
                     self._check_grants(settlement.granted, name)
         return reply
+
+    def _check_records(self, shard: Shard, before: dict[int, Any]) -> None:
+        for task, active in shard.active.items():
+            if active == before.get(task):
+                continue
+            if active.state == states.CLAIMED and shard.executors[active.owner].deadline < self.now:
+                raise Violation(f"task {task} was given to {active.owner}, whose lease is over")
+            if task in shard.done and (len(self.shards) == 1 or active.state == states.CLAIMED):
+                raise Violation(f"task {task} has been committed and is to run again")
+        if shard.arrived.keys() & shard.done.keys():
+            raise Violation("edges are kept of tasks that have been committed")
 
     def _check_grants(self, grants: tuple[m.Grant, ...], name: str) -> None:
         for grant in grants:
@@ -193,6 +213,8 @@ class World:
             early = [p for p in self.plan.inputs(grant.task) if p not in self._won]
             if early:
                 raise Violation(f"task {grant.task} was given away before its inputs {early} were committed")
+            if self._calm and grant.attempt > 1:
+                raise Violation(f"task {grant.task} is to run a second time though nobody died")
             owner = self._granted.setdefault((grant.task, grant.attempt), name)
             if owner != name:
                 raise Violation(f"attempt {grant.attempt} of task {grant.task} was given to {owner} and to {name}")
@@ -230,7 +252,7 @@ class World:
             self._start(self._executor(self.nonce(tasks), context).walk(tasks), f"e{self._entries}")
 
     def _pack(self, value: int) -> fx.Packed:
-        nbytes = self.plan.sizes[value % self.plan.size]
+        nbytes = self.plan.nbytes(value)
         return fx.Packed(nbytes <= 1000, nbytes, value)
 
     def _watch(self) -> None:
@@ -241,6 +263,8 @@ class World:
         for shard in self.shards:
             reply = shard.apply(m.Sweep(SWEEP), self.now)
             if reply.body:
+                if self._calm and reply.body[0]:
+                    raise Violation(f"the owners of tasks {reply.body[0]} have lapsed though nobody died")
                 found.extend((*reply.body[0], *reply.body[1]))
         if found:
             self.trace.append(f"{self.now:.4f} watcher: found {found}")
@@ -272,6 +296,8 @@ class World:
         self.released = True
 
     def _check_end(self) -> None:
+        if self._calm and (self.tally.recomputed or self.tally.lost):
+            raise Violation("something was computed twice though nobody died")
         if self.results != self.plan.results():
             raise Violation(f"wrong results: {self.results}, not {self.plan.results()}")
         for shard in self.shards:

@@ -71,6 +71,7 @@ local status, reason = unpacked(job[1])
 if seq then
   local last = job[2] and unpacked(job[2]) or 0
   if seq == last then
+    call('HSET', KEYS[4], nonce, pack(seq, now + lease))
     return call('HGET', KEYS[4], '=' .. nonce) or pack({ RUNNING, '' })
   elseif seq < last then
     return pack({ STALE, '' })

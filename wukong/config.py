@@ -13,7 +13,7 @@ from wukong.errors import ConfigError
 
 PLATFORMS: Final = ("local",)
 GRANULES: Final = ("auto", "inline", "threads")
-STORE_SCHEMES: Final = ("redis://", "rediss://", "unix://", "redis+cluster://")
+STORE_SCHEMES: Final = ("redis://", "rediss://", "unix://", "redis+cluster://", "rediss+cluster://")
 
 
 @dataclass(frozen=True, slots=True)

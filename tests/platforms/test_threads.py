@@ -259,11 +259,12 @@ def test_nothing_of_a_failed_job_lives_on_once_its_error_is_forgotten(big: type[
     drivers.until(lambda: not big.alive, "every value is gone")
 
 
-def test_the_value_a_walk_was_taken_over_with_is_freed_after_its_last_use(big: type[Big]) -> None:
+@pytest.mark.parametrize("at", [0, 1], ids=["in the task that makes it", "when it is at hand"])
+def test_a_value_from_before_a_walk_was_taken_over_is_freed_after_its_last_use(big: type[Big], at: int) -> None:
     last: list[int] = []
     graph = {"a": (Big,), "b": (id, "a"), "c": (slowly, str, "b"), "d": (slowly, str, "c")}
     graph["e"] = (lambda *_: last.append(len(big.alive)), "d", "c")
-    with drivers.taken_over(0) as get:
+    with drivers.taken_over(at) as get:
         get(graph, "e")
     assert last == [0]
 

@@ -355,10 +355,10 @@ def test_every_error_arrives_over_a_store_and_the_next_job_runs(error: BaseExcep
 @pytest.mark.parametrize("store", [None, "embedded_url"])
 def test_the_failed_member_of_a_fused_chain_is_named(store: str | None, request: Any) -> None:
     options = {} if store is None else {"store": request.getfixturevalue(store)}
-    graph = {"a": (int,), "b": (str, "a"), "c": (operator.truediv, 1, "a"), "d": (str, "c"), "e": (str, "d")}
+    graph = {"a": (int,), "b": (str, "a"), "c": (float, "a"), "d": (operator.truediv, 1, "c"), "e": (str, "d")}
     with pytest.raises(ZeroDivisionError) as failed:
         spread({**graph, "z": (max, "b", "e")}, "z", **options)
-    assert failed.value.__notes__ == ["wukong: task 'c' failed, on the way c -> d -> e -> z"]
+    assert failed.value.__notes__ == ["wukong: task 'd' failed, on the way d -> e -> z"]
 
 
 @pytest.mark.usefixtures("unhurried")

@@ -184,6 +184,53 @@ def test_an_array_larger_than_a_request_comes_back_whole_and_writable(embedded_u
     assert found.sum() == 4 * 3_000_000
 
 
+# --- many at once -----------------------------------------------------------------------------------------------------
+
+
+def test_computing_in_tasks_over_the_same_store_never_blocks(embedded_url: str) -> None:
+    before = drivers.keys_of(embedded_url)
+
+    def tree(depth: int) -> int:
+        if not depth:
+            return 1
+        graph = {**dict.fromkeys("ab", (tree, depth - 1)), "sum": (operator.add, "a", "b")}
+        return int(wukong.get(graph, "sum", store=embedded_url, workers=2))
+
+    assert tree(4) == 16
+    drivers.until(lambda: drivers.keys_of(embedded_url) == before, "the store is as before")
+
+
+def test_jobs_of_several_threads_share_a_store(server_url: str) -> None:
+    before = drivers.keys_of(server_url)
+    found: list[tuple[int, int]] = []
+
+    def ask(number: int) -> None:
+        graph = {**GRAPH, "a": (int, f"{number}")}
+        found.extend((number, wukong.get(graph, "d", store=server_url, workers=2)) for _ in range(5))
+
+    askers = [threading.Thread(target=ask, args=(number,)) for number in range(2, 6)]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join()
+    assert sorted(found) == [(number, 2 * number) for number in range(2, 6) for _ in range(5)]
+    drivers.until(lambda: drivers.keys_of(server_url) == before, "the store is as before")
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_has_an_embedded_server_of_its_own() -> None:
+    assert wukong.get(GRAPH, "d", store="embedded", workers=2) == 6
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.alarm(20)
+            os._exit(wukong.get(GRAPH, "d", store="embedded", workers=2))
+        finally:
+            os._exit(98)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 6
+    assert wukong.get(GRAPH, "d", store="embedded", workers=2) == 6
+
+
 # --- what is kept and what is told ------------------------------------------------------------------------------------
 
 

@@ -88,7 +88,9 @@ def at(url: str, job: str) -> Stores:
 
 
 def _as_it_is(value: Any) -> Packed:
-    return Packed(True, getattr(value, "nbytes", 0), value)
+    # Only instances have a size: of a class, `nbytes` is the property itself.
+    nbytes = getattr(value, "nbytes", 0)
+    return Packed(True, nbytes if type(nbytes) is int else 0, value)
 
 
 def _the_same(value: Any) -> Any:

@@ -1,4 +1,3 @@
-import operator
 import sys
 
 import dask
@@ -8,7 +7,7 @@ from dask._task_spec import Alias, DataNode, List, Task, TaskRef
 from dask.highlevelgraph import HighLevelGraph
 
 from wukong.errors import GraphCycle, MissingKey, UnsupportedGraph
-from wukong.scheduler.dask.graphs import arrange, flatten, merge, refuse_unshared, trace
+from wukong.scheduler.dask.graphs import arrange, finalisers, flatten, merge, refuse_unshared, trace
 
 
 def add(*args):
@@ -187,5 +186,16 @@ def test_the_barrier_of_a_p2p_shuffle_is_refused():
 
 def test_keys_of_a_disk_shuffle_are_refused_where_no_disk_is_shared():
     with pytest.raises(UnsupportedGraph, match="zpartd-1"):
-        refuse_unshared({"a": 1, ("zpartd-1",): 2})
-    refuse_unshared({"a": 1, ("b", 0): 2, 3: operator.add})
+        refuse_unshared([("a", 0), ("zpartd-1",), 3])
+    refuse_unshared([("a", 0), ("zpartd-1",), 3, (), b"z"], disk=True)
+
+
+def test_the_key_of_a_bags_groupby_through_the_disk_is_refused_where_no_memory_is_shared():
+    with pytest.raises(UnsupportedGraph, match=r"partd-1.*shuffle=\"tasks\""):
+        refuse_unshared([("partd-1",)], disk=True)
+
+
+def test_the_empty_tuple_is_a_key_like_any_other():
+    walk = trace({(): (add, 1, 2), "x": (add, (), 1)}, ["x", ()])
+    assert walk.keys == [(), "x"]
+    assert finalisers(walk) == []

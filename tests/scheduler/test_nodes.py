@@ -117,6 +117,12 @@ def test_a_whole_number_that_is_a_key_is_a_reference():
     assert run(graph, "x", ALONE) == dask.get(graph, "x") == (10, 10, 10, 2)
 
 
+def test_arguments_of_types_that_no_reference_has_are_literals_even_if_they_equal_a_key():
+    graph = {b"k": 10, 1: 20, "x": (collect, b"k", 1 + 0j)}
+    # The data first, so that it is there when the task runs.
+    assert run(graph, [b"k", 1, "x"], ALONE) == dask.get(graph, [b"k", 1, "x"]) == (10, 20, (b"k", 1 + 0j))
+
+
 def test_a_tuple_that_begins_with_a_function_is_a_task_even_if_it_is_a_key():
     graph = {(abs, -1): "key", "x": (collect, (abs, -1))}
     assert run(graph, "x", ALONE) == dask.get(graph, "x") == (1,)

@@ -5,10 +5,12 @@ import threading
 from typing import Any
 
 import dask
+import numpy as np
 import pytest
 
 import wukong
 from tests import drivers
+from wukong.errors import UnsupportedGraph
 from wukong.events import Run
 from wukong.scheduler import run
 
@@ -116,3 +118,20 @@ def test_looking_in_on_walks_ends_with_them() -> None:
     for _ in range(20):
         wukong.get(GRAPH, "d", workers=2)
     drivers.until(lambda: not run._lookout._relays, "the lookout has nothing to look in on")
+
+
+def test_a_bags_groupby_through_the_disk_is_refused_before_anything_runs_where_values_are_copied():
+    pytest.importorskip("partd")
+    import dask.bag as db
+
+    ran: list[int] = []
+    groups = db.from_sequence(range(4), npartitions=2).map(ran.append).groupby(bool, shuffle="disk")
+    with pytest.raises(UnsupportedGraph, match="groupby"):
+        wukong.compute(groups, store="embedded")
+    assert ran == []
+
+
+@pytest.mark.parametrize("options", [{"granules": "threads", "workers": 2}, {"store": "embedded"}], ids=str)
+def test_a_task_may_return_a_class_whose_instances_have_a_size(options):
+    graph = {"a": (type, np.ones(1)), "b": (list, ["a"]), "c": (list, ["a"]), "d": (operator.add, "b", "c")}
+    assert wukong.get(graph, "d", **options) == [np.ndarray, np.ndarray]

@@ -21,7 +21,7 @@ from wukong.executor.alone import Taken, Walk, walk
 from wukong.platforms.local.threads import workers_here
 from wukong.scheduler.compiled import Compiled
 from wukong.scheduler.dask.callbacks import active, telling
-from wukong.scheduler.dask.graphs import arrange, flatten, merge, trace
+from wukong.scheduler.dask.graphs import arrange, flatten, merge, refuse_unshared, trace
 from wukong.scheduler.dask.nodes import evaluate
 from wukong.scheduler.relay import Lookout, Relay
 
@@ -85,6 +85,8 @@ def _run(tasks: Walk, values: dict[Any, Any], options: Options, observer: Any) -
     workers = options.workers or workers_here()
     if options.store is not None or (options.granules == "threads" and workers > 1):
         workers = 1 if options.granules == "inline" else workers
+        if options.store is not None:
+            refuse_unshared(tasks.keys, disk=True)
         with Compiled(tasks, values, workers, options.store, observer) as compiled:
             return compiled.finish()
     if options.granules == "inline" or workers == 1 or len(tasks) < 3:

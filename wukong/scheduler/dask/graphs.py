@@ -150,6 +150,7 @@ def trace(graph: Graph, wanted: list[Any], given: Collection[Any] = ()) -> Walk:
 _FINALISERS: Final = ("finalize-", "repartitiontofewer-")
 # Arguments of these types are literals, or keys if the graph has them.
 _PLAIN: Final = frozenset({str, int, float, bool})
+# Arguments of these types are literals, even if they equal a key.
 _INERT: Final = frozenset({type(None), complex, bytes})
 
 
@@ -164,7 +165,7 @@ def _node(key: Any, node: Any, graph: Graph, placed: set[Any], opened: Opened) -
                     needs[arg] = None
             elif kind is tuple and _is_key(arg, graph, placed):
                 needs[arg] = None
-            elif kind not in _INERT:
+            elif kind not in _INERT or arg in graph or arg in placed:
                 break
         else:
             # Runs as it is: Dask's conversion would cost more than the whole walk.
@@ -223,28 +224,47 @@ def references(node: Any) -> Collection[Any]:
 
 def finalisers(walk: Walk) -> list[Any]:
     """Return the wanted keys whose tasks only put a whole result together, and that no other task reads."""
-    names = [key for key in walk.wanted if str(key[0] if type(key) is tuple else key).startswith(_FINALISERS)]
+    names = [key for key in walk.wanted if _name(key).startswith(_FINALISERS)]
     if names:
         read = set().union(*walk.inputs)
         names = [key for key in names if key not in read]
     return names
 
 
-def refuse_unshared(graph: Iterable[Any]) -> None:
-    """Refuse keys whose tasks meet through this process or its disk, for launchers whose tasks do not.
+def refuse_unshared(keys: Iterable[Any], disk: bool = False) -> None:
+    """Refuse keys whose tasks hand on more than their values, where values are copied from task to task.
+
+    Parameters
+    ----------
+    keys : iterable of keys
+        Of the tasks that are to run.
+    disk : bool
+        Whether all tasks see the same disk. That will do for a dataframe's disk shuffle; not for a bag's, whose files
+        are deleted with the first copy of what names them.
 
     Raises
     ------
     UnsupportedGraph
-        If there is the key of a dataframe's disk shuffle.
+        If there is the key of a disk shuffle.
     """
-    for key in graph:
-        if str(key[0] if type(key) is tuple else key).startswith("zpartd-"):
+    for key in keys:
+        name = _name(key)
+        if name.startswith("partd-"):
+            raise UnsupportedGraph(
+                f"{key!r} belongs to a bag's groupby through the local disk, whose tasks have to share memory; "
+                'call groupby(..., shuffle="tasks"), or compute it without a store'
+            )
+        if name.startswith("zpartd-") and not disk:
             raise UnsupportedGraph(
                 f"{key!r} belongs to a dataframe shuffle through the local disk, but tasks here do not share one; "
                 'build the dataframe under dask.config.set({"dataframe.shuffle.method": "tasks"}), or keep its tasks '
                 "in one process"
             )
+
+
+def _name(key: Any) -> str:
+    """Return what Dask's collections put into a key to say what its task is for."""
+    return str(key[0] if type(key) is tuple and key else key)
 
 
 def _missing(key: Any, opened: Opened) -> NoReturn:
@@ -257,9 +277,9 @@ def _missing(key: Any, opened: Opened) -> NoReturn:
 def _cycle(key: Any, opened: Opened) -> NoReturn:
     # What is opened is one path, each key needing the next one.
     path = list(opened)
-    cycle = [*path[path.index(key) :], key]
+    cycle = [repr(step) for step in [*path[path.index(key) :], key]]
     if len(cycle) > 12:
-        cycle[6:-5] = ["..."]
+        cycle[6:-5] = [f"({len(cycle) - 11} more)"]
     raise GraphCycle(
-        "the graph has a cycle, so none of its tasks can run first: " + " needs ".join(map(repr, cycle)) + "; break it"
+        "the graph has a cycle, so none of its tasks can run first: " + " needs ".join(cycle) + "; break it"
     )

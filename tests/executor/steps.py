@@ -138,7 +138,7 @@ class Walking:
 
     def __init__(self, job: Tiny, name: str, starts: tuple[int, ...]) -> None:
         context = Context(
-            job.plan, job.costs, job.estimates, job.pack, lambda body: body, lambda: job.busy, len(job.shards)
+            job.plan, job.costs, job.estimates, job.pack, lambda _, body: body, lambda: job.busy, len(job.shards)
         )
         self.job, self.name = job, name
         self._steps = Executor(name, context).walk(starts)

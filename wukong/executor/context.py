@@ -33,8 +33,10 @@ class Context:
         The static schedules.
     costs, estimates : Costs, Estimates
         What decides.
-    pack, unpack : callable
-        Make a value ready to leave the executor, and undo that. Pure.
+    pack : callable
+        Makes a value ready to leave the executor. Pure.
+    unpack : callable
+        Undoes that, given the task and what travelled. Pure.
     busy : callable
         Whether the platform has more work than workers.
     shards : int
@@ -45,7 +47,7 @@ class Context:
     costs: Costs
     estimates: Estimates
     pack: Callable[[Any], Packed]
-    unpack: Callable[[Any], Any]
+    unpack: Callable[[int, Any], Any]
     busy: Callable[[], bool]
     shards: int = 1
 

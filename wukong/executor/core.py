@@ -147,7 +147,7 @@ class Executor:
         for p in lacking:
             record = records.get(p)
             if record is not None and record.value.kind == m.INLINE:
-                self._shelf.put(p, self._context.unpack(record.value.body), record.value.nbytes)
+                self._shelf.put(p, self._context.unpack(p, record.value.body), record.value.nbytes)
             elif record is not None and record.value.kind == m.STORED:
                 stored.append(record)
         if stored:

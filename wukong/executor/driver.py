@@ -5,6 +5,7 @@ from threading import Lock
 from time import perf_counter
 from typing import Any, Final, TypeAlias
 
+from wukong.errors import ValueTooLarge
 from wukong.executor import effects as fx
 from wukong.executor.context import Tally
 from wukong.executor.core import Executor
@@ -92,11 +93,18 @@ class Driver:
 
     def _fetch(self, effect: fx.Fetch) -> list[Any]:
         frames = self._store().get([name(*pair) for pair in effect.names])
-        return [fx.LACKING if frame is None else self.job.unpack(frame) for frame in frames]
+        return [
+            fx.LACKING if frame is None else self.job.open(task, frame)
+            for (task, _), frame in zip(effect.names, frames, strict=True)
+        ]
 
     def _put(self, effect: fx.Put) -> None:
         for task, attempt, frame in effect.frames:
-            self._store().put(name(task, attempt), frame)
+            try:
+                self._store().put(name(task, attempt), frame)
+            except ValueTooLarge as error:
+                error.add_note(f"wukong: it is the value of task {self.job.plan.key(task)!r}")
+                raise
 
     def _drop(self, effect: fx.Drop) -> None:
         self._store().delete([name(*pair) for pair in effect.names])

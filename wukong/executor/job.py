@@ -74,6 +74,14 @@ class Job:
     observer: Observer | None = None
     tally: Tally = field(default_factory=lambda: Tally(executors=0))
 
+    def open(self, task: int, body: Any) -> Any:
+        """Return the value of a task from what travelled; an error says which task's value it is."""
+        try:
+            return self.unpack(body)
+        except Exception as error:
+            error.add_note(f"wukong: the value of task {self.plan.key(task)!r} cannot be unpacked here")
+            raise
+
     def context(self) -> Context:
         """Return what each executor of this job is given."""
         return Context(
@@ -81,7 +89,7 @@ class Job:
             self.costs,
             self.estimates,
             self.pack,
-            self.unpack,
+            self.open,
             self.invoker.busy,
             self.control.shards,
         )

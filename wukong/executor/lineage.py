@@ -74,7 +74,7 @@ def _find(tasks: list[int], values: dict[int, Any], context: Context) -> Generat
         reply = yield fx.Ask(shard, m.Probe(tuple(group)))
         for task, state in zip(group, reply.body, strict=False):
             if state.value is not None and state.value.kind == m.INLINE:
-                values[task] = context.unpack(state.value.body)
+                values[task] = context.unpack(task, state.value.body)
             elif state.value is not None and state.value.kind == m.STORED:
                 names.append((task, state.attempt))
     if names:

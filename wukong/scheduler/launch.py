@@ -82,7 +82,7 @@ class Client:
                 raise JobStalled(f"the results of job {job.name} are not complete, or another client has taken them")
             for task, attempt, value in grants[0].inputs:
                 if value.kind == m.INLINE:
-                    results[task] = job.unpack(value.body)
+                    results[task] = job.open(task, value.body)
                 else:
                     stored.append((task, attempt))
         if stored:
@@ -91,7 +91,7 @@ class Client:
             for (task, _), frame in zip(stored, frames, strict=True):
                 if frame is None:
                     raise StoreError(f"the store has lost the value of {self._plan.key(task)!r} of job {job.name}")
-                results[task] = job.unpack(frame)
+                results[task] = job.open(task, frame)
         return results
 
     def cancel(self, status: int, reason: bytes) -> None:

@@ -245,7 +245,7 @@ class World:
                 self.costs,
                 self._estimates,
                 self._pack,
-                int,
+                lambda _, body: int(body),
                 lambda: self.random.random() < 0.3,
                 len(self.shards),
             )

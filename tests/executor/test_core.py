@@ -87,6 +87,14 @@ def test_a_queue_of_its_own_makes_it_keep_less() -> None:
     assert {t for t, active in job.shards[0].active.items() if active.owner == "a" and t > 3} == {4, 5}
 
 
+def test_inputs_stay_at_hand_for_a_child_that_reads_them_too() -> None:
+    """Each task but the first reads what the two before it made: one claim, and then one commit a task."""
+    job = Tiny({0: (), 1: (0,), 2: (0, 1), 3: (1, 2), 4: (2, 3)})
+    job.enter("a", 0).end()
+    assert job.ran("a") == [0, 1, 2, 3, 4]
+    assert [type(ask.request) for ask in job.of("a", fx.Ask)] == [m.Claim, *5 * [m.Commit]]
+
+
 def test_finished_work_is_settled_at_once_if_what_follows_may_take_long() -> None:
     graph = {0: (), 1: (), 2: (0, 1)}
     quick = Tiny(graph)

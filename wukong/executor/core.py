@@ -182,6 +182,7 @@ class Executor:
             self._finish(task, attempt, fx.Packed(committed.kind == m.INLINE, committed.nbytes, committed.body), True)
         elif (values := (yield from self._gather(task))) is None:
             del self._attempts[task]
+            self._shelf.unneed(self._plan.inputs(task))
         else:
             answer = yield fx.Run(task, values)
             if isinstance(answer, fx.Raised):
@@ -197,7 +198,6 @@ class Executor:
                 raise Ended from error
             self._shelf.put(task, answer.value, packed.nbytes)
             self._finish(task, attempt, packed, committed is not None)
-        self._shelf.unneed(self._plan.inputs(task))
 
     def _finish(self, task: int, attempt: int, packed: fx.Packed, committed: bool) -> None:
         """Put a finished task in the outbox; decide what is first said of its value.
@@ -274,7 +274,8 @@ class Executor:
         self._settler.let_go()
         for done in batch:
             self._attempts.pop(done.task, None)
-            self._shelf.unneed((done.task,))
+            # Its inputs as well: a child that was just taken may read them, too.
+            self._shelf.unneed((done.task, *self._plan.inputs(done.task)))
         if settled.freed:
             yield fx.Drop(settled.freed)
         ready = settled.ready

@@ -23,8 +23,8 @@ def get(dsk: Any, keys: Any, **kwargs: Any) -> Any:
     keys : key, or nested lists of keys
         What is asked for. A key is a str, bytes, int, float or a tuple of keys.
     **kwargs
-        Options of `wukong.config.Options`. Of Dask's own, `cache`, `callbacks` and `num_workers` are honoured; others
-        concern other schedulers and are passed over.
+        Options of `wukong.config.Options`. Of Dask's own, `cache`, `callbacks` and `num_workers` are honoured, from its
+        configuration, too; others concern other schedulers and are passed over.
 
     Returns
     -------

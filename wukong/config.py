@@ -27,7 +27,7 @@ class Options:
     granules : str
         What runs them: one of `GRANULES`; ``auto`` begins in the client and opens up when tasks prove long enough.
     workers : int or None
-        How many run at once; None for as many as there are processors.
+        How many run at once; None for Dask's ``num_workers``, or else as many as there are processors.
     store : str or None
         None keeps everything in the process; ``embedded`` starts a private server; else a URL of `STORE_SCHEMES`.
     """

@@ -51,6 +51,12 @@ def test_threads_are_used_as_asked() -> None:
     assert figures(GRAPH, "d", granules="threads", workers=3).where == "3 threads, store: memory"
 
 
+def test_where_workers_are_not_given_dasks_configuration_is_asked() -> None:
+    with dask.config.set(num_workers=3):
+        assert figures(GRAPH, "d", granules="threads").where == "3 threads, store: memory"
+        assert figures(GRAPH, "d", granules="threads", workers=2).where == "2 threads, store: memory"
+
+
 @pytest.mark.parametrize(("granules", "workers", "threads"), [("inline", 4, 1), ("auto", 3, 3), ("threads", 1, 1)])
 def test_over_a_store_as_many_workers_run_as_are_asked_for(
     embedded_url: str, granules: str, workers: int, threads: int

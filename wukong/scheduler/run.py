@@ -82,7 +82,7 @@ def run(
 
 def _run(tasks: Walk, values: dict[Any, Any], options: Options, observer: Any) -> Run:
     """Add the values of the wanted keys to `values`."""
-    workers = options.workers or workers_here()
+    workers = options.workers or dask_config.get("num_workers", None) or workers_here()
     if options.store is not None or (options.granules == "threads" and workers > 1):
         workers = 1 if options.granules == "inline" else workers
         if options.store is not None:

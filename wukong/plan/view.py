@@ -1,10 +1,8 @@
-"""Reading a plan from its manifest: segments are fetched as they are needed, functions once per process."""
+"""Reading a plan from its manifest: segments are fetched as they are needed, functions once."""
 
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from threading import Lock
-from typing import Any, Final
+from typing import Any
 
 from wukong import serialize
 from wukong.errors import FrameError
@@ -17,44 +15,12 @@ from wukong.plan.reading import Reading
 Fetch = Callable[[list[str]], Sequence[serialize.Buffer]]
 
 
-class FunctionCache:
-    """Functions by their digests, the least recently used dropped first: a warm executor unpickles none twice."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._functions: OrderedDict[str, Any] = OrderedDict()
-        self._lock = Lock()
-
-    def get(self, digest: str) -> Any:
-        """Return the function, or None if it is not here."""
-        with self._lock:
-            function = self._functions.get(digest)
-            if function is not None:
-                self._functions.move_to_end(digest)
-            return function
-
-    def put(self, digest: str, function: Any) -> Any:
-        """Keep a function and return it; if another thread was first, return its one."""
-        with self._lock:
-            function = self._functions.setdefault(digest, function)
-            if len(self._functions) > self._most:
-                self._functions.popitem(last=False)
-            return function
-
-    def clear(self) -> None:
-        """Forget all."""
-        with self._lock:
-            self._functions.clear()
-
-
-#: This process's functions.
-FUNCTIONS: Final = FunctionCache(4096)
-
-
 class PlanView(Reading):
     """A plan that is read from its blobs.
 
-    Segments stay once they are loaded. Several threads may share a view: at worst a segment is loaded twice.
+    Segments and functions stay once they are loaded, but no longer than the view: what a pickle refers to by its name
+    may be another thing in the next job, and a function may hold much memory. Several threads may share a view: at
+    worst a segment is loaded twice.
 
     Parameters
     ----------
@@ -69,7 +35,7 @@ class PlanView(Reading):
         If the manifest or a blob is not what it should be.
     """
 
-    __slots__ = ("_digests", "_fetch", "_kinds", "_literals", "_segments", "_starts")
+    __slots__ = ("_digests", "_fetch", "_functions", "_kinds", "_literals", "_segments", "_starts")
 
     def __init__(self, manifest: serialize.Buffer, fetch: Fetch) -> None:
         body = Manifest(*serialize.loads(manifest, serialize.PLAN))
@@ -80,6 +46,7 @@ class PlanView(Reading):
         self._segments: dict[int, Columns] = {}
         self._kinds: dict[Any, int] = {}
         self._literals: dict[str, Any] = {}
+        self._functions: dict[str, Any] = {}
 
     def __repr__(self) -> str:
         return f"<View of a plan of {self.size} tasks, {len(self._segments)} of {len(self._starts)} segments loaded>"
@@ -124,7 +91,7 @@ class PlanView(Reading):
             return
         blobs = self._fetch([self._digests[segment] for segment in lacking])
         bodies = [SegmentBody(*serialize.loads(blob, serialize.PLAN)) for blob in blobs]
-        functions = self._functions({entry[0]: entry[1] for body in bodies for entry in body.functions})
+        functions = self._functions_of({entry[0]: entry[1] for body in bodies for entry in body.functions})
         for segment, body in zip(lacking, bodies, strict=True):
             if body.first != self._starts[segment] or len(body.flags) != self._length(segment):
                 raise FrameError(f"segment {segment} does not hold the tasks that the manifest says. Encode it again.")
@@ -148,17 +115,17 @@ class PlanView(Reading):
         ends = [*self._starts[segment + 1 : segment + 2], self.size]
         return ends[0] - self._starts[segment]
 
-    def _functions(self, packed: dict[str, bytes | str]) -> dict[str, Any]:
-        """Return functions by their digests, from the cache, the segment or a blob."""
-        functions = {digest: FUNCTIONS.get(digest) for digest in packed}
-        lacking = [digest for digest, function in functions.items() if function is None]
-        distant = [digest for digest in lacking if isinstance(packed[digest], str)]
-        frames: dict[str, Any] = dict(packed)
+    def _functions_of(self, packed: dict[str, bytes | str]) -> dict[str, Any]:
+        """Return functions by their digests: seen before, from the segment, or from a blob."""
+        known = self._functions
+        frames: dict[str, Any] = {digest: frame for digest, frame in packed.items() if digest not in known}
+        distant = [digest for digest, frame in frames.items() if isinstance(frame, str)]
         if distant:
             frames.update(zip(distant, self._fetch(distant), strict=True))
-        for digest in lacking:
-            functions[digest] = FUNCTIONS.put(digest, serialize.loads(frames[digest], serialize.FUNCTION))
-        return functions
+        for digest, frame in frames.items():
+            # Another thread may have been first; all are to use the same object.
+            known.setdefault(digest, serialize.loads(frame, serialize.FUNCTION))
+        return known
 
     def _decode(self, body: SegmentBody, functions: dict[str, Any]) -> Columns:
         columns = Columns()

@@ -2,6 +2,7 @@
 
 import operator
 import threading
+from contextvars import ContextVar
 from typing import Any
 
 import dask
@@ -141,3 +142,13 @@ def test_a_bags_groupby_through_the_disk_is_refused_before_anything_runs_where_v
 def test_a_task_may_return_a_class_whose_instances_have_a_size(options):
     graph = {"a": (type, np.ones(1)), "b": (list, ["a"]), "c": (list, ["a"]), "d": (operator.add, "b", "c")}
     assert wukong.get(graph, "d", **options) == [np.ndarray, np.ndarray]
+
+
+@pytest.mark.parametrize("granules", ["auto", "threads"])
+def test_helpers_see_the_context_variables_of_who_asked(granules: str) -> None:
+    asked = ContextVar("asked", default="")
+    asked.set("by me")
+    graph = {i: (lambda _: (asked.get(), long()), i + 0.5) for i in range(12)}
+    found = wukong.get(graph, list(graph), granules=granules, workers=2)
+    assert {seen for seen, _ in found} == {"by me"}
+    assert len({thread for _, thread in found}) == 2

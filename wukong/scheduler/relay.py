@@ -10,6 +10,7 @@ The baton is in its list exactly while a task runs, so having it also says that 
 import threading
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 from functools import partial
 from time import perf_counter
 from types import TracebackType
@@ -50,6 +51,8 @@ class Relay:
         self._patience = patience
         self._workers = workers
         self._observer = observer
+        # The lookout takes over in its own thread, in the client's name.
+        self._context = copy_context()
         self._over = False
         self._taking = threading.Lock()
         self._clock = _thread_clock()
@@ -98,13 +101,16 @@ class Relay:
             except IndexError:
                 return True
             try:
-                self._compiled = Compiled(self._walk, self._values, self._workers, None, self._observer, index)
-                self._compiled.start()
+                self._context.run(self._take_over, index)
             except BaseException as error:
                 self._error = error
             finally:
                 self._launched.set()
         return False
+
+    def _take_over(self, index: int) -> None:
+        self._compiled = Compiled(self._walk, self._values, self._workers, None, self._observer, index)
+        self._compiled.start()
 
     def _worked(self) -> float:
         """Return for how long, in seconds, the walk has been at work.

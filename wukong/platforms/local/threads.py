@@ -8,6 +8,7 @@ job, the lowest task first, which is depth first.
 import os
 import threading
 from collections.abc import Sequence
+from contextvars import copy_context
 from heapq import heappop, heappush
 
 from wukong.errors import JobStalled
@@ -43,6 +44,8 @@ class Posted:
         self.waiting: list[int] = []
         self.driver: Driver
         self.changed = threading.Condition(crew.lock)
+        #: Of whoever asked: helpers see its context variables, such as NumPy's `errstate`, as in Dask's threads.
+        self.context = copy_context()
         self._crew = crew
 
     def invoke(self, tasks: Sequence[int], per: int) -> None:  # noqa: ARG002 - see `take`
@@ -175,7 +178,7 @@ class Crew:
                 posted.working += 1
                 posted.helping += 1
             try:
-                self._enter(posted, driver, starts)
+                posted.context.copy().run(self._enter, posted, driver, starts)
             finally:
                 with self.lock:
                     posted.helping -= 1

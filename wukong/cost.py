@@ -66,6 +66,10 @@ class Costs:
         """How many tasks one invoked executor starts with: as many as last as long as the invocation itself."""
         return max(1, int(self.invoke / max(task_seconds, 1e-9)))
 
+    def batch(self, task_seconds: float) -> int:
+        """How many waiting tasks a worker takes at once where workers are few: entering then costs a tenth at most."""
+        return max(1, int(10 * self.invoke / max(task_seconds, 1e-9)))
+
     def hold(self, nbytes: int) -> float:
         """How long, in seconds, waiting for the last child beats writing `nbytes` and reading them elsewhere."""
         return 0.0 if self.shared else 2 * nbytes / self.bandwidth

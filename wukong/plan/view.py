@@ -35,7 +35,7 @@ class PlanView(Reading):
         If the manifest or a blob is not what it should be.
     """
 
-    __slots__ = ("_digests", "_fetch", "_functions", "_kinds", "_literals", "_segments", "_starts")
+    __slots__ = ("_digests", "_fetch", "_functions", "_kinds", "_latest", "_literals", "_segments", "_starts")
 
     def __init__(self, manifest: serialize.Buffer, fetch: Fetch) -> None:
         body = Manifest(*serialize.loads(manifest, serialize.PLAN))
@@ -44,6 +44,7 @@ class PlanView(Reading):
         self._digests = body.digests
         self._fetch = fetch
         self._segments: dict[int, Columns] = {}
+        self._latest = Columns(), 0, 0
         self._kinds: dict[Any, int] = {}
         self._literals: dict[str, Any] = {}
         self._functions: dict[str, Any] = {}
@@ -73,16 +74,23 @@ class PlanView(Reading):
 
     def at(self, task: int) -> tuple[Columns, int]:
         """Return the columns that hold `task`, and its place in them; load them if need be."""
+        columns, first, end = self._latest
+        if first <= task < end:
+            return columns, task - first
         segment = self.segment_of(task)
-        columns = self._segments.get(segment)
-        if columns is None:
+        found = self._segments.get(segment)
+        if found is None:
             self.load((task,))
-            columns = self._segments[segment]
-        return columns, task - self._starts[segment]
+            found = self._segments[segment]
+        first = self._starts[segment]
+        # Neighbours are asked for again and again. Of several threads each writes what is right for all.
+        self._latest = found, first, first + len(found.flags)
+        return found, task - first
 
     def loaded(self, task: int) -> bool:
         """Whether `task` can be asked about without I/O."""
-        return self.segment_of(task) in self._segments
+        _, first, end = self._latest
+        return first <= task < end or self.segment_of(task) in self._segments
 
     def load(self, tasks: Iterable[int]) -> None:
         """Load the segments that hold these tasks: one fetch, and a second one for functions not seen before."""

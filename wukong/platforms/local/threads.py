@@ -85,7 +85,7 @@ class Posted:
         if not waiting:
             return []
         job = self.driver.job
-        short = job.costs.group(job.estimates.seconds(job.plan.kind(waiting[0]) if job.plan.loaded(waiting[0]) else -1))
+        short = job.costs.batch(job.estimates.seconds(job.plan.kind(waiting[0]) if job.plan.loaded(waiting[0]) else -1))
         share = min(short, -(-len(waiting) // self.workers))
         return [heappop(waiting) for _ in range(share)]
 

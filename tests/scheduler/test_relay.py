@@ -84,6 +84,36 @@ def test_a_failure_while_the_lookout_launches_leaves_nothing_on_the_board(monkey
     drivers.until(drivers.idle, "the crew is idle")
 
 
+def test_a_failure_does_not_wait_for_the_lookout_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiling, failed = threading.Event(), threading.Event()
+    waited: list[bool] = []
+
+    class Slow(relays.Compiled):
+        def __init__(self, *args: Any) -> None:
+            compiling.set()
+            waited.append(failed.wait(10))
+            super().__init__(*args)
+
+        def start(self) -> None:
+            raise AssertionError("a walk that is over was launched")
+
+    def fail_meanwhile() -> None:
+        assert compiling.wait(10)
+        raise ValueError("it failed")
+
+    monkeypatch.setattr(relays, "Compiled", Slow)
+    tasks, values, relay = relay_of({**CHAIN, "a": (fail_meanwhile,)}, ["d"])
+    lookout = threading.Thread(target=relay.look)
+    relay.baton.append(0)
+    lookout.start()
+    with pytest.raises(ValueError, match="it failed"), relay:
+        evaluate(tasks.nodes[0], values)
+    failed.set()
+    lookout.join()
+    assert waited == [True]
+    assert relay._error is None
+
+
 @pytest.mark.parametrize("at", range(4))
 def test_a_walk_is_taken_over_at_most_once_and_never_for_a_few_tasks(at: int) -> None:
     tasks, values, relay = relay_of(CHAIN, ["d"])

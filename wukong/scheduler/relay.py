@@ -70,10 +70,9 @@ class Relay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._over = True
-        # A walk that failed ends here while the lookout may still be launching what was left of it.
+        # The lookout may still be launching what was left of a walk that failed.
         with self._taking:
-            pass
+            self._over = True
         if self._compiled is not None:
             self._compiled.__exit__(kind, error, traceback)
         self._compiled = None
@@ -100,17 +99,19 @@ class Relay:
                 index = self.baton.pop()
             except IndexError:
                 return True
-            try:
-                self._context.run(self._take_over, index)
-            except BaseException as error:
-                self._error = error
-            finally:
-                self._launched.set()
+            tasks, values = self._walk, self._values
+        try:
+            # Nobody waits for this whose task fails, or is interrupted, meanwhile.
+            compiled = self._context.run(Compiled, tasks, values, self._workers, None, self._observer, index)
+            with self._taking:
+                if not self._over:
+                    self._compiled = compiled
+                    self._context.run(compiled.start)
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._launched.set()
         return False
-
-    def _take_over(self, index: int) -> None:
-        self._compiled = Compiled(self._walk, self._values, self._workers, None, self._observer, index)
-        self._compiled.start()
 
     def _worked(self) -> float:
         """Return for how long, in seconds, the walk has been at work.

@@ -124,8 +124,12 @@ class Relay:
 
     def join(self, taken: Taken) -> Run:
         """Add the value of the task that ran when the walk was taken over, and work on the rest to its end."""
-        if not self._launched.wait(60.0):
-            raise JobStalled("a walk was taken over, but not launched for 60 s; the machine seems to be overloaded")
+        patience = 60.0 + 1e-3 * len(self._walk)
+        if not self._launched.wait(patience):
+            raise JobStalled(
+                f"a walk of {len(self._walk)} tasks was taken over, but not launched for {patience:.0f} s, though compiling "
+                "takes some 20 us a task; the machine seems to be overloaded"
+            )
         if self._error is not None:
             raise self._error
         assert self._compiled is not None

@@ -127,8 +127,8 @@ class Relay:
         patience = 60.0 + 1e-3 * len(self._walk)
         if not self._launched.wait(patience):
             raise JobStalled(
-                f"a walk of {len(self._walk)} tasks was taken over, but not launched for {patience:.0f} s, though compiling "
-                "takes some 20 us a task; the machine seems to be overloaded"
+                f"a walk of {len(self._walk)} tasks was taken over, but not launched for {patience:.0f} s; "
+                "the machine seems to be overloaded"
             )
         if self._error is not None:
             raise self._error

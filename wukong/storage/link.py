@@ -16,7 +16,7 @@ from binascii import crc_hqx
 from collections.abc import Sequence
 from typing import Any
 
-from wukong.errors import StoreUnavailable
+from wukong.errors import StoreError, StoreUnavailable
 from wukong.storage.address import Address
 from wukong.storage.counters import Counters
 from wukong.storage.resp import Argument, Buffer, Connection, ReplyError, command
@@ -136,8 +136,12 @@ class Link:
                 self._open.add(connection)
             try:
                 return connection.call(*commands, patience=patience)
-            except ReplyError:
-                raise
+            except ReplyError as error:
+                if error.code != "OOM":
+                    raise
+                raise StoreError(
+                    f"the store {self.address} is full: {error} Give it more memory, or make fewer or smaller values"
+                ) from error
             except BaseException as error:
                 thread.connections.pop(node, None)
                 connection.close()

@@ -64,7 +64,7 @@ def taken_over(at: int, workers: int = 2, costs: Costs = IN_PROCESS, **options: 
     class Watched(Relay):
         def __init__(self, *args: Any) -> None:
             super().__init__(*args)
-            self._patience = 0.0
+            self._costs = IN_PROCESS.replace(invoke=0.0, task=0.0)
             relays.append(self)
 
     def evaluate(node: Any, values: Any, plainly: Any = run.evaluate) -> Any:

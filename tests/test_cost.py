@@ -68,3 +68,8 @@ def test_a_kind_is_unknown_until_one_has_run_and_then_follows_what_was_seen() ->
         estimates.saw(7, 3.0)
     assert estimates.seconds(7) == pytest.approx(3.0)
     assert estimates.seconds(8) == 0.5
+
+
+def test_a_walk_is_handed_over_only_when_it_has_worked_for_longer_than_that_costs() -> None:
+    assert not IN_PROCESS.hand_over(0.01, 1000)
+    assert IN_PROCESS.hand_over(0.06, 1000)

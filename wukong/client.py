@@ -40,6 +40,7 @@ def get(dsk: Any, keys: Any, **kwargs: Any) -> Any:
     """
     from wukong.scheduler.run import run
 
+    config.refuse_misspelled(kwargs)
     given = {name: kwargs[name] for name in config.NAMES if name in kwargs}
     if "workers" not in given and kwargs.get("num_workers") is not None:
         given["workers"] = kwargs["num_workers"]
@@ -76,6 +77,8 @@ def compute(*args: Any, keys: Any = None, **options: Any) -> Any:
     '1'
     """
     if keys is None:
+        if len(args) == 1 and _is_raw(args[0]):
+            raise ConfigError("this is a raw graph, so say which of its keys to compute: compute(graph, keys=...)")
         return dask.base.compute(*args, scheduler=_scheduler(options), **options)
     if len(args) != 1:
         raise ConfigError(f"keys= goes with one graph, but {len(args)} arguments are given; give the graph alone")
@@ -91,8 +94,14 @@ def persist(*collections: Any, **options: Any) -> tuple[Any, ...]:
     return results
 
 
+def _is_raw(arg: Any) -> bool:
+    """Whether an argument is a graph of plain tuples rather than a dictionary with collections in it."""
+    return type(arg) is dict and any(type(task) is tuple and task and callable(task[0]) for task in arg.values())
+
+
 def _scheduler(options: dict[str, Any]) -> Any:
     """Take our options out of those given, and return `get` with them."""
+    config.refuse_misspelled(options)
     ours = {name: options.pop(name) for name in config.NAMES if name in options}
     config.resolve(ours)
     return partial(get, **ours) if ours else get

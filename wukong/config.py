@@ -5,7 +5,7 @@ from the environment (`WUKONG_GRANULES=threads`), then from `Options`. All are c
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -75,6 +75,23 @@ class set:  # noqa: N801 - used as a function, and as a context manager like das
     def __exit__(self, *_: object) -> None:
         _settings.clear()
         _settings.update(self._before)
+
+
+def refuse_misspelled(given: Iterable[str]) -> None:
+    """Refuse names that are nearly those of options: Dask would pass them over without a word.
+
+    Raises
+    ------
+    ConfigError
+        If there is one; says what was probably meant.
+    """
+    from difflib import get_close_matches
+
+    for name in given:
+        if name not in NAMES and name != "num_workers":
+            meant = get_close_matches(name, NAMES, 1, 0.75)
+            if meant:
+                raise ConfigError(f"{name!r} is no option; did you mean {meant[0]!r}? Options are: {', '.join(NAMES)}")
 
 
 def resolve(given: Mapping[str, Any]) -> Options:

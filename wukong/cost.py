@@ -26,6 +26,8 @@ class Costs:
         How long an executor may be silent before its tasks are given to another.
     attempts : int
         How many attempts a task has before the job ends with `TaskLost`.
+    task : float
+        What a task costs beside its run once it is compiled: compiling, settling and handing it out.
     shared : bool
         Whether executors share memory, so that writing a value costs nothing.
     measured : str
@@ -38,6 +40,7 @@ class Costs:
     unknown: float = 1e-3
     lease: float = 60.0
     attempts: int = 5
+    task: float = 0.0
     shared: bool = False
     measured: str = ""
 
@@ -70,13 +73,26 @@ class Costs:
         """How many waiting tasks a worker takes at once where workers are few: entering then costs a tenth at most."""
         return max(1, int(10 * self.invoke / max(task_seconds, 1e-9)))
 
+    @property
+    def patience(self) -> float:
+        """How long a task runs, in seconds, for others to be started beside it: ten times what that costs."""
+        return 10 * self.invoke
+
+    def hand_over(self, worked: float, left: int) -> bool:
+        """Whether a walk alone that has worked for `worked` seconds may hand over the `left` tasks that remain.
+
+        What that costs must be less than what was worked already: so, whatever the tasks that remain turn out to be,
+        it takes no more than twice the time of whoever knew.
+        """
+        return worked > left * self.task
+
     def hold(self, nbytes: int) -> float:
         """How long, in seconds, waiting for the last child beats writing `nbytes` and reading them elsewhere."""
         return 0.0 if self.shared else 2 * nbytes / self.bandwidth
 
 
 #: Threads of one process over the in-memory store; 2 vCPU virtual machine, Python 3.11, 2026-11.
-IN_PROCESS: Final = Costs(5e-6, 1e15, 60e-6, shared=True, measured="2 vCPU VM, Python 3.11, 2026-11")
+IN_PROCESS: Final = Costs(5e-6, 1e15, 60e-6, task=50e-6, shared=True, measured="2 vCPU VM, Python 3.11, 2026-11")
 
 #: Threads of one process over a Redis or Valkey server on this machine (Unix socket), same machine and day.
 LOCAL_SERVER: Final = Costs(100e-6, 0.5e9, 100e-6, measured="2 vCPU VM, Valkey 9.1 over a Unix socket, 2026-11")

@@ -3,11 +3,14 @@
 import contextlib
 import os
 import threading
+import time
 from typing import Any
 
 import pytest
 
+import wukong
 from tests import drivers
+from wukong.cost import IN_PROCESS
 from wukong.executor.alone import Taken, walk
 from wukong.platforms.local import threads
 from wukong.scheduler import relay as relays
@@ -17,13 +20,15 @@ from wukong.scheduler.relay import Lookout, Relay
 
 pytestmark = pytest.mark.timeout(30)
 
+#: Whatever has begun is worth handing over.
+EAGER = IN_PROCESS.replace(invoke=0.0, task=0.0)
 CHAIN = {"a": (int,), "b": (str, "a"), "c": (str, "b"), "d": (str, "c")}
 
 
 def relay_of(graph: dict[str, Any], wanted: list[str], observer: Any = None) -> tuple[Any, dict[Any, Any], Relay]:
     """A walk and the relay of it, which takes over as soon as it looks."""
     tasks, values = trace(graph, wanted), {}
-    return tasks, values, Relay(tasks, values, 0.0, 2, observer)
+    return tasks, values, Relay(tasks, values, EAGER, 2, observer)
 
 
 def fail() -> None:
@@ -175,3 +180,9 @@ def test_a_lookout_comes_for_one_relay_after_another() -> None:
             relay.join(taken)
         assert values["d"] == "0"
     drivers.until(drivers.idle, "the crew is idle")
+
+
+def test_one_long_task_does_not_hand_over_many_short_ones() -> None:
+    graph = {"long": (time.sleep, 0.02), **{f"short{i}": (str, "long") for i in range(20_000)}}
+    wukong.get(graph, list(graph), granules="auto", workers=2)
+    assert wukong.last_run().where == "the client, alone"

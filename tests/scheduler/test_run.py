@@ -11,6 +11,7 @@ import pytest
 
 import wukong
 from tests import drivers
+from wukong.cost import IN_PROCESS
 from wukong.errors import UnsupportedGraph
 from wukong.events import Run
 from wukong.scheduler import run
@@ -44,7 +45,7 @@ def test_short_tasks_and_single_workers_stay_with_the_client(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A machine that is busy with other things may make the shortest task long.
-    monkeypatch.setattr(run, "_PATIENCE", 3600.0)
+    monkeypatch.setattr(run, "IN_PROCESS", IN_PROCESS.replace(invoke=360.0))
     assert figures(GRAPH, "d", **options) == Run(4, wukong.last_run().seconds, 1, 3, where=ALONE)
 
 

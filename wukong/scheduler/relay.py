@@ -16,6 +16,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
 
+from wukong.cost import Costs
 from wukong.errors import JobStalled
 from wukong.events import Observer, Run
 from wukong.executor.alone import Taken, Walk
@@ -34,8 +35,8 @@ class Relay:
         The tasks.
     values : dict
         Values at hand; the walk keeps it up to date.
-    patience : float
-        A task that has run so many seconds, or tasks that take half as long on average, are worth handing over.
+    costs : Costs
+        Decides when a walk is worth handing over.
     workers : int
         How many work on it from then on.
     observer : Observer or None
@@ -43,12 +44,13 @@ class Relay:
     """
 
     def __init__(
-        self, walk: Walk, values: dict[Any, Any], patience: float, workers: int, observer: Observer | None
+        self, walk: Walk, values: dict[Any, Any], costs: Costs, workers: int, observer: Observer | None
     ) -> None:
         self.baton: list[int] = []
         self._walk = walk
+        self._size = len(walk)
         self._values = values
-        self._patience = patience
+        self._costs = costs
         self._workers = workers
         self._observer = observer
         # The lookout takes over in its own thread, in the client's name.
@@ -89,11 +91,14 @@ class Relay:
             return not self._over
         if index != self._seen:
             self._seen, self._seen_at = index, worked
-        if worked - self._seen_at < self._patience and worked / (index + 1) < self._patience / 2:
+        costs = self._costs
+        if worked - self._seen_at < costs.patience and worked / (index + 1) < costs.patience / 2:
+            return not self._over
+        if not costs.hand_over(worked, self._size - index):
             return not self._over
         with self._taking:
             # A task that raised leaves the baton where it is.
-            if self._over or len(self._walk) - index < _FEW:
+            if self._over or self._size - index < _FEW:
                 return False
             try:
                 index = self.baton.pop()
@@ -124,10 +129,10 @@ class Relay:
 
     def join(self, taken: Taken) -> Run:
         """Add the value of the task that ran when the walk was taken over, and work on the rest to its end."""
-        patience = 60.0 + 1e-3 * len(self._walk)
+        patience = 60.0 + 1e-3 * self._size
         if not self._launched.wait(patience):
             raise JobStalled(
-                f"a walk of {len(self._walk)} tasks was taken over, but not launched for {patience:.0f} s; "
+                f"a walk of {self._size} tasks was taken over, but not launched for {patience:.0f} s; "
                 "the machine seems to be overloaded"
             )
         if self._error is not None:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from threading import local
 from time import perf_counter
-from typing import Any, Final
+from typing import Any
 
 from dask import config as dask_config
 
@@ -21,13 +21,11 @@ from wukong.executor.alone import Taken, Walk, walk
 from wukong.platforms.local.threads import workers_here
 from wukong.scheduler.compiled import Compiled
 from wukong.scheduler.dask.callbacks import active, telling
-from wukong.scheduler.dask.graphs import arrange, flatten, merge, refuse_unshared, trace
+from wukong.scheduler.dask.graphs import arrange, flatten, merge, refuse_lost_writes, refuse_unshared, trace
 from wukong.scheduler.dask.nodes import evaluate
 from wukong.scheduler.relay import Lookout, Relay
 
-#: A task of so many seconds is worth handing the rest of its walk over: compiling a task costs about a tenth of it.
-_PATIENCE: Final = 10 * IN_PROCESS.invoke
-_lookout = Lookout(_PATIENCE)
+_lookout = Lookout(IN_PROCESS.patience)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_lookout.forget)
 _latest = local()
@@ -87,12 +85,13 @@ def _run(tasks: Walk, values: dict[Any, Any], options: Options, observer: Any) -
         workers = 1 if options.granules == "inline" else workers
         if options.store is not None:
             refuse_unshared(tasks.keys, disk=True)
+            refuse_lost_writes(tasks)
         with Compiled(tasks, values, workers, options.store, observer) as compiled:
             return compiled.finish()
     if options.granules == "inline" or workers == 1 or len(tasks) < 3:
         walk(tasks, evaluate, values, observer)
         return Run(executors=1, becomes=max(len(tasks) - 1, 0))
-    with Relay(tasks, values, _PATIENCE, workers, observer) as relay:
+    with Relay(tasks, values, IN_PROCESS, workers, observer) as relay:
         _lookout.watch(relay)
         taken: Taken | None = walk(tasks, evaluate, values, observer, relay.baton)
         if taken is None:

@@ -11,7 +11,16 @@ from typing import Any, Final, NoReturn
 
 from dask import config
 from dask._expr import Expr, HLGExpr, _HLGExprSequence
-from dask._task_spec import Alias, DataNode, GraphNode, Task, TaskRef, _MultiContainer, convert_legacy_task
+from dask._task_spec import (
+    Alias,
+    DataNode,
+    GraphNode,
+    Task,
+    TaskRef,
+    _execute_subgraph,
+    _MultiContainer,
+    convert_legacy_task,
+)
 from dask.delayed import optimize as delayed_optimize
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
@@ -260,6 +269,41 @@ def refuse_unshared(keys: Iterable[Any], disk: bool = False) -> None:
                 'build the dataframe under dask.config.set({"dataframe.shuffle.method": "tasks"}), or keep its tasks '
                 "in one process"
             )
+
+
+def refuse_lost_writes(walk: Walk) -> None:
+    """Refuse tasks that write into an array of the client's, where tasks are given copies of it.
+
+    Raises
+    ------
+    UnsupportedGraph
+        If ``Array.store`` is to write into a NumPy array.
+    """
+    nodes: Graph = {}
+    for key, node in zip(walk.keys, walk.nodes, strict=True):
+        if _name(key).startswith("store-map-") and isinstance(node, Task):
+            nodes = nodes or dict(zip(walk.keys, walk.nodes, strict=True))
+            target = _target(node, nodes)
+            if any(f"{cls.__module__}.{cls.__qualname__}" == "numpy.ndarray" for cls in type(target).__mro__):
+                raise UnsupportedGraph(
+                    f"{key!r} writes into a NumPy array of the client's, but with a store tasks run on copies, and "
+                    "what they write would be lost; compute the array, or store it into files (zarr, HDF5, .npy)"
+                )
+
+
+def _target(node: Task, nodes: Graph) -> Any:
+    """Return what a task of ``Array.store`` writes into, its second argument."""
+    scope = nodes
+    if node.func is _execute_subgraph:
+        inner, wanted, names, *given = node.args
+        scope = {**inner, **dict(zip(names, given, strict=True))}
+        node = inner[wanted]
+    target = node.args[1] if len(node.args) > 1 else None
+    for _ in range(len(scope)):
+        if not isinstance(target, TaskRef | Alias):
+            break
+        target = scope.get(target.key if isinstance(target, TaskRef) else target.target)
+    return target.value if isinstance(target, DataNode) else target
 
 
 def _name(key: Any) -> str:

@@ -121,8 +121,8 @@ class Columns:
 
     def uses_of(self, i: int) -> list[tuple[int, int]]:
         """Return the inputs of task `i`, each with its number of consumers."""
-        part = slice(self.input_start[i], self.input_start[i + 1])
-        return list(zip(self.inputs[part], self.consumers[part], strict=True))
+        start, stop = self.input_start[i], self.input_start[i + 1]
+        return [(self.inputs[at], self.consumers[at]) for at in range(start, stop)]
 
     def children_of(self, i: int) -> tuple[int, ...]:
         """Return the distinct children of task `i`."""
@@ -130,8 +130,8 @@ class Columns:
 
     def edges_of(self, i: int) -> list[tuple[int, int]]:
         """Return the children of task `i`, each with its in-degree."""
-        part = slice(self.child_start[i], self.child_start[i + 1])
-        return list(zip(self.children[part], self.indegrees[part], strict=True))
+        start, stop = self.child_start[i], self.child_start[i + 1]
+        return [(self.children[at], self.indegrees[at]) for at in range(start, stop)]
 
     def members_of(self, i: int) -> tuple[Hashable, ...]:
         """Return the original keys of task `i`, first to last."""

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from wukong.cost import Estimates
-from wukong.errors import StoreError
+from wukong.errors import StoreError, ValueTooLarge
 from wukong.events import Observer, Run
 from wukong.executor.alone import Walk, explain
 from wukong.executor.job import Job
@@ -125,7 +125,11 @@ class Compiled:
         self._started = True
         if self._encoded is not None:
             for digest, frame in self._encoded.blobs.items():
-                self._blobs().put(digest, frame.parts)
+                try:
+                    self._blobs().put(digest, frame.parts)
+                except ValueTooLarge as error:
+                    error.add_note("wukong: it is an argument in the graph itself; make it inside a task, or in parts")
+                    raise
             self._encoded = None
         self._client.launch()
         if self._given:

@@ -18,6 +18,7 @@ Argument = Buffer | Sequence[Buffer]
 
 _SMALL = 16384  # what is smaller is joined with its neighbours before it is sent
 _RECEIVE = 65536
+_SEND = 4 * 1024 * 1024
 
 
 class ReplyError(StoreError):
@@ -107,7 +108,9 @@ class Connection:
         send = self._socket.sendall
         for parts in commands:
             for part in parts:
-                send(part)
+                # The time-out is for all that one call sends, so a large value is sent by several.
+                for start in range(0, len(part), _SEND):
+                    send(part[start : start + _SEND] if len(part) > _SEND else part)
                 self._tally[1] += len(part)
         self._tally[0] += 1
         if patience:

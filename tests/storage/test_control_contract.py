@@ -235,6 +235,22 @@ def test_a_value_may_be_held_only_for_as_many_children_as_the_sender_may_claim(c
     assert a.commit(0, 1, held, *edges, claims=2) == m.Settlement(m.OK, (m.Grant(1, 1), m.Grant(2, 1)))
 
 
+def test_a_child_that_belongs_elsewhere_is_named_but_not_granted(client, a, b):
+    launch(client, 0)
+    a.claim(0)
+    edges = m.Edge(1, 1), m.Edge(2, 1, None), m.Edge(3, 1)
+    assert a.commit(0, 1, STORED, *edges, claims=3) == m.Settlement(m.OK, (m.Grant(1, 1), m.Grant(3, 1)), (2,))
+    assert [grant.task for grant in b.claim(2)] == [2]
+
+
+def test_no_value_is_held_for_a_child_that_belongs_elsewhere(client, a):
+    launch(client, 0)
+    a.claim(0)
+    held = m.Value(m.HELD, 10**6)
+    assert a.commit(0, 1, held, m.Edge(1, 1), m.Edge(2, 1, None), claims=2) == m.Settlement(m.WRITE)
+    assert a.commit(0, 1, held, m.Edge(2, 2, None), hold=True) == m.Settlement(m.WRITE)
+
+
 def test_a_child_its_holder_gave_back_can_be_had_by_others(client, a, b):
     launch(client, 0, 1, 2)
     a.claim(0)

@@ -53,7 +53,7 @@ def values(draw):
 def edges(draw, task):
     children = draw(st.permutations(CHILDREN[task]))
     return tuple(
-        m.Edge(child, len(PARENTS[child]), draw(st.sampled_from(((), PARENTS[child][:3])))) for child in children
+        m.Edge(child, len(PARENTS[child]), draw(st.sampled_from(((), PARENTS[child][:3], None)))) for child in children
     )
 
 

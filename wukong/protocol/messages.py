@@ -66,13 +66,14 @@ class Edge(NamedTuple):
         The task at its end, or `CLIENT`.
     indegree : int
         How many distinct inputs the child has.
-    wanted : tuple of int
-        Inputs to send back if this request claims the child; what the sender has already, it leaves out.
+    wanted : tuple of int, or None
+        Inputs to send back if this request claims the child; what the sender has already, it leaves out. None if the
+        child is not to be claimed by it at all, because it belongs elsewhere.
     """
 
     child: int
     indegree: int
-    wanted: tuple[int, ...] = ()
+    wanted: tuple[int, ...] | None = ()
 
 
 class Outcome(NamedTuple):

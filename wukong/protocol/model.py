@@ -218,8 +218,8 @@ class Shard:
                     continue
                 active = self._ready(child, now)
             if active.state == states.CLAIMED and active.owner == nonce:
-                granted.append(m.Grant(child, active.attempt, self._inputs(wanted)))
-            elif active.state == states.READY and claims > 0 and child != m.CLIENT:
+                granted.append(m.Grant(child, active.attempt, self._inputs(wanted or ())))
+            elif active.state == states.READY and claims > 0 and wanted is not None and child != m.CLIENT:
                 claims -= 1
                 granted.append(self._grant(child, wanted, nonce, now))
             elif active.state == states.READY:
@@ -237,11 +237,11 @@ class Shard:
     def _may_hold(self, outcome: m.Outcome, nonce: str, now: float) -> tuple[int, int | None]:
         """Whether a held value is acceptable: every child must be the sender's to run, but for one it may wait for."""
         claims, waiter = outcome.claims, None
-        for child, indegree, _ in outcome.edges:
+        for child, indegree, wanted in outcome.edges:
             active = self.active.get(child)
             if child in self.done or (active is not None and active.owner == nonce):
                 continue
-            if child == m.CLIENT or (active is not None and active.state != states.READY):
+            if child == m.CLIENT or wanted is None or (active is not None and active.state != states.READY):
                 return m.WRITE, None
             holder = self._holder(child, now)
             if holder not in (None, nonce):

@@ -28,7 +28,7 @@ local STATE, ATTEMPT, OWNER, SINCE, ATTEMPTS = 8, 9, 10, 11, 12 -- while active
 local HOLDER, ARRIVED, PARENTS = 13, 14, 15 -- while waiting; the edges follow from PARENTS on if they are few
 
 -- Places in a request, from where an outcome begins: its inputs follow from INPUTS on, and then its edges, each with
--- its child, the in-degree, the number of inputs wanted, and these.
+-- its child, the in-degree, the number of inputs wanted (-1: never to be claimed by the sender), and these.
 local BODY = 5
 local O_TASK, O_ATTEMPT, O_KIND, O_VALUE, O_CLAIMS, O_HOLD, O_SETTLED, O_INPUTS, O_EDGES = 0, 1, 2, 3, 4, 5, 6, 7, 8
 local INPUTS = 9
@@ -295,12 +295,12 @@ local function may_hold(at)
   local task, claims, waiter = request[at + O_TASK], request[at + O_CLAIMS], nil
   local edge = at + INPUTS + 2 * request[at + O_INPUTS]
   for _ = 1, request[at + O_EDGES] do
-    local child, indegree = request[edge], request[edge + 1]
+    local child, indegree, wanted = request[edge], request[edge + 1], request[edge + 2]
     local record = record_of(child)
     local state = record[STATE]
     if not (record[DONE] or state and record[OWNER] == nonce) then
       local holder = holder_of(record)
-      if child == CLIENT or state and state ~= READY or holder and holder ~= nonce then
+      if child == CLIENT or wanted < 0 or state and state ~= READY or holder and holder ~= nonce then
         return WRITE
       end
       local missing = indegree - (record[ARRIVED] or 0)
@@ -316,7 +316,7 @@ local function may_hold(at)
         claims = claims - 1
       end
     end
-    edge = edge + 3 + request[edge + 2]
+    edge = edge + 3 + math.max(wanted, 0)
   end
   return waiter and HOLDING or OK, waiter
 end
@@ -393,7 +393,7 @@ local function settle(at)
           change(record)
         end
       end
-      if record[STATE] == READY and claims > 0 and child ~= CLIENT then
+      if record[STATE] == READY and claims > 0 and wanted >= 0 and child ~= CLIENT then
         claims = claims - 1
         grant(record)
       end
@@ -406,7 +406,7 @@ local function settle(at)
         end
       end
     end
-    edge = edge + 3 + wanted
+    edge = edge + 3 + math.max(wanted, 0)
   end
   reply[place + 2] = told
   return place + 3
@@ -469,7 +469,7 @@ if op == COMMIT or op == ARRIVE then
     end
     for _ = 1, request[at + O_EDGES] do
       need(request[edge])
-      edge = edge + 3 + request[edge + 2]
+      edge = edge + 3 + math.max(request[edge + 2], 0)
     end
     at = edge
   end

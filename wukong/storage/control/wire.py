@@ -54,8 +54,11 @@ def _add_outcomes(flat: list[Any], outcomes: Iterable[m.Outcome], nonce: str) ->
         for use in inputs:
             flat += use
         for child, indegree, wanted in edges:
-            flat += (child, indegree, len(wanted))
-            flat += wanted
+            if wanted is None:
+                flat += (child, indegree, -1)
+            else:
+                flat += (child, indegree, len(wanted))
+                flat += wanted
 
 
 def decode(request: m.Request, packed: bytes) -> m.Reply:

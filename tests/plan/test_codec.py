@@ -211,6 +211,31 @@ def test_an_argument_that_cannot_travel_is_named_with_its_task_and_the_path_to_t
         encode(lower(graph, ["b"]))
 
 
+def test_tasks_that_cannot_travel_are_named_where_others_may_run_them() -> None:
+    lock = threading.Lock()
+
+    def locked(x: int) -> int:
+        with lock:
+            return x
+
+    graph = {
+        "a": Task("a", neg, 1),
+        "b": Task("b", locked, TaskRef("a")),
+        "c": Task("c", max, TaskRef("a"), lock),
+        "d": Task("d", add, TaskRef("a"), 1),
+    }
+    plan = lower(graph, list("abcd"))
+    encoded = encode(plan, lenient=True)
+    assert {plan.key(task): reason for task, reason in encoded.stuck.items()} == {
+        "b": "closure lock -> lock cannot be pickled",
+        "c": "lock cannot be pickled",
+    }
+    view = PlanView(encoded.manifest, Shelf(encoded).fetch)
+    for task in plan.requested:
+        if task not in encoded.stuck:
+            assert view.run(task, {plan.requested[0]: 5}) == plan.run(task, {plan.requested[0]: 5})
+
+
 def test_a_function_that_cannot_travel_is_named_with_its_task() -> None:
     lock = threading.Lock()
     graph = {"a": (neg, 1), "b": Task("b", lambda x: (x, lock), TaskRef("a")), "c": (neg, "b")}

@@ -41,6 +41,8 @@ class Context:
         Whether the platform has more work than workers.
     shards : int
         Of the job's records.
+    belongs : callable, optional
+        Whether a task may run in workers like this one, None if all may. Others are left to be invoked where they do.
     """
 
     plan: Schedule
@@ -50,6 +52,7 @@ class Context:
     unpack: Callable[[int, Any], Any]
     busy: Callable[[], bool]
     shards: int = 1
+    belongs: Callable[[int], bool] | None = None
 
 
 @dataclass(slots=True)

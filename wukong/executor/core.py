@@ -210,13 +210,21 @@ class Executor:
         here = session.shards == 1 or all(session.home(edge.child) == session.home(task) for edge in edges)
         if packed.inline:
             first = m.Value(m.INLINE, packed.nbytes, packed.body)
-        elif not committed and here and edges and not self._plan.is_output(task) and len(edges) <= claims:
+        elif not committed and here and self._all_mine(task, edges, claims):
             first = m.Value(m.HELD, packed.nbytes)
         else:
             first = m.Value(m.STORED, packed.nbytes)
         self._shelf.need((task,))
         spent = [] if committed else self._settler.spend(task)
         self._outbox.append(Finished(task, attempt, packed, edges, claims, spent, first))
+
+    def _all_mine(self, task: int, edges: tuple[m.Edge, ...], claims: int) -> bool:
+        """Whether all children of a task could be this executor's to run."""
+        return (
+            0 < len(edges) <= claims
+            and not self._plan.is_output(task)
+            and all(edge.wanted is not None for edge in edges)
+        )
 
     def _edges(self, task: int) -> tuple[m.Edge, ...]:
         """Out-edges of a task, the child with most bytes at hand, then on the longest path, first."""
@@ -239,6 +247,9 @@ class Executor:
             else m.Edge(child, indegree)
             for child, indegree in edges
         ]
+        belongs = self._context.belongs
+        if belongs is not None:
+            settled = [edge if belongs(edge.child) else edge._replace(wanted=None) for edge in settled]
         if plan.is_output(task):
             settled.append(m.Edge(m.CLIENT, len(plan.outputs)))
         return tuple(settled)

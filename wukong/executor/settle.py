@@ -163,7 +163,7 @@ class Settler:
             still = []
             for edge, state in zip(held.waiting, (yield from session.ask(session.home(task), probe)), strict=True):
                 if state.state == states.CLAIMED and state.owner == session.nonce:
-                    settled.won.append((edge.child, edge.wanted))
+                    settled.won.append((edge.child, edge.wanted or ()))
                 elif state.state not in (states.SETTLED, states.UNSETTLED):
                     still.append(edge)
             held.waiting, held.budget = still, held.budget - patience

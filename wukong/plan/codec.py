@@ -12,7 +12,7 @@ whoever has it. All are frames (see `wukong.serialize`), each within the reach o
 import sys
 from array import array
 from bisect import bisect_right
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from hashlib import blake2b
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
@@ -22,7 +22,7 @@ from wukong.plan.columns import Columns, Ints
 from wukong.plan.literals import is_scalar
 from wukong.plan.reading import Plan
 from wukong.plan.segments import MOST_ENTRIES, MOST_TASKS, cut
-from wukong.travel import check_travels
+from wukong.travel import check_travels, culprit
 
 #: Functions and literals whose frames have more bytes than this become blobs of their own.
 HOIST: Final = 4096
@@ -42,15 +42,21 @@ class Encoded(NamedTuple):
         Of the manifest, and so of the whole plan.
     blobs : dict of str to Frame
         Segments, functions and literals by their digests, as sequences of buffers; large literals are not copied.
+    stuck : dict of int to str
+        Tasks that cannot travel, each with the reason: none, unless `encode` was lenient.
     """
 
     manifest: bytes
     digest: str
     blobs: dict[str, serialize.Frame]
+    stuck: dict[int, str]
 
 
 class SegmentBody(NamedTuple):
-    """What the frame of a segment holds. Programs and rows count functions and literals within the segment."""
+    """What the frame of a segment holds. Programs and rows count functions and literals within the segment.
+
+    `kinds` are the numbers of the programs in the whole plan.
+    """
 
     first: int
     lengths: tuple[int, ...]
@@ -59,6 +65,7 @@ class SegmentBody(NamedTuple):
     keys: list[Hashable]
     members: dict[int, tuple[Hashable, ...]]
     programs: list[tuple[tuple[tuple[Any, ...], ...], int]]
+    kinds: list[int]
     functions: list[tuple[str, Packed]]
     scalars: list[Any]
     literals: list[Packed]
@@ -98,7 +105,13 @@ def from_bytes(buffer: serialize.Buffer) -> Ints:
     return values
 
 
-def encode(plan: Plan, most_tasks: int = MOST_TASKS, most_entries: int = MOST_ENTRIES, hoist: int = HOIST) -> Encoded:
+def encode(
+    plan: Plan,
+    most_tasks: int = MOST_TASKS,
+    most_entries: int = MOST_ENTRIES,
+    hoist: int = HOIST,
+    lenient: bool = False,
+) -> Encoded:
     """Pack a plan.
 
     Parameters
@@ -109,20 +122,25 @@ def encode(plan: Plan, most_tasks: int = MOST_TASKS, most_entries: int = MOST_EN
         Size of segments, see `wukong.plan.segments.cut`.
     hoist : int
         Functions and literals of more packed bytes become blobs of their own.
+    lenient : bool
+        Name the tasks that cannot travel rather than raise: whoever reads the plan must leave them to others.
 
     Raises
     ------
     CannotTravel
         If a function or a literal cannot be pickled; the message names a task, the argument, and the culprit in it.
     """
-    return _Encoder(plan, hoist).encode(cut(plan.columns, most_tasks, most_entries))
+    return _Encoder(plan, hoist, lenient).encode(cut(plan.columns, most_tasks, most_entries))
 
 
 class _Encoder:
-    def __init__(self, plan: Plan, hoist: int) -> None:
+    def __init__(self, plan: Plan, hoist: int, lenient: bool) -> None:
         self.plan = plan
         self.columns = plan.columns
         self.hoist = hoist
+        self.lenient = lenient
+        self.stuck_functions: dict[int, str] = {}
+        self.stuck_literals: dict[int, str] = {}
         self.blobs: dict[str, serialize.Frame] = {}
         self._functions: dict[int, tuple[str, Packed]] = {}
         self._literals: dict[int, Packed] = {}
@@ -135,11 +153,11 @@ class _Encoder:
         requested, places = to_bytes(array("i", self.plan.requested)), to_bytes(array("i", starts))
         manifest = tuple(Manifest(self.plan.size, requested, places, digests))
         packed = bytes(serialize.dumps(manifest, serialize.PLAN))
-        return Encoded(packed, digest_of([packed]), self.blobs)
+        return Encoded(packed, digest_of([packed]), self.blobs, self._stuck())
 
     def _segment(self, first: int, end: int) -> SegmentBody:
         whole = self.columns
-        programs, functions, program = self._programs(whole.program[first:end])
+        programs, kinds, functions, program = self._programs(whole.program[first:end])
         scalars, literals, rows = self._rows(whole.rows[whole.row_start[first] : whole.row_start[end]])
         arrays = {"program": program, "rows": rows, "heights": whole.heights[first:end]}
         for starts, names in (
@@ -163,14 +181,16 @@ class _Encoder:
             _shared(whole.keys[first:end], names_seen),
             {t - first: tuple(_shared(members[t], names_seen)) for t in range(first, end) if t in members},
             programs,
+            kinds,
             functions,
             scalars,
             literals,
         )
 
-    def _programs(self, column: Ints) -> tuple[list[Any], list[tuple[str, Packed]], Ints]:
-        """Return the programs of a segment in order of use, their functions, and the column that counts them."""
+    def _programs(self, column: Ints) -> tuple[list[Any], list[int], list[tuple[str, Packed]], Ints]:
+        """Return the programs of a segment in order of use, their kinds, functions, and the column that counts them."""
         programs: dict[Any, int] = {}
+        kinds: list[int] = []
         functions: dict[str, int] = {}
         packed: list[tuple[str, Packed]] = []
         local: dict[int, int] = {}
@@ -184,7 +204,9 @@ class _Encoder:
                     packed.append(entry)
                 calls.append((at, args, kwnames, member))
             local[number] = programs.setdefault((tuple(calls), program.slots), len(programs))
-        return list(programs), packed, array("i", map(local.__getitem__, column))
+            if len(kinds) < len(programs):
+                kinds.append(self.columns.kinds[number])
+        return list(programs), kinds, packed, array("i", map(local.__getitem__, column))
 
     def _rows(self, rows: Ints) -> tuple[list[Any], list[Packed], Ints]:
         """Return the scalars and the other literals of a segment in order of use, and the rows that count them."""
@@ -205,7 +227,8 @@ class _Encoder:
         """Return the digest of a function and the form it is sent in."""
         entry = self._functions.get(number)
         if entry is None:
-            frame = self._pack(self.columns.functions[number], serialize.FUNCTION, lambda: self._user(number))
+            function = self.columns.functions[number]
+            frame = self._pack(function, serialize.FUNCTION, lambda: self._user(number), self.stuck_functions, number)
             digest = digest_of(frame)
             entry = self._functions[number] = digest, self._placed(digest, frame)
         return entry
@@ -214,7 +237,8 @@ class _Encoder:
         """Return the form that a literal is sent in."""
         packed = self._literals.get(number)
         if packed is None:
-            frame = self._pack(self.columns.literals[number], serialize.VALUE, lambda: self._reader(number))
+            literal = self.columns.literals[number]
+            frame = self._pack(literal, serialize.VALUE, lambda: self._reader(number), self.stuck_literals, number)
             packed = self._literals[number] = self._placed(digest_of(frame), frame)
         return packed
 
@@ -225,11 +249,33 @@ class _Encoder:
         self.blobs.setdefault(digest, frame)
         return digest
 
-    def _pack(self, obj: Any, kind: int, what: Any) -> serialize.Frame:
+    def _pack(
+        self, obj: Any, kind: int, what: Callable[[], str], stuck: dict[int, str], number: int
+    ) -> serialize.Frame:
         try:
             return serialize.dumps(obj, kind)
         except Exception:
-            return check_travels(obj, what(), kind)
+            if not self.lenient:
+                return check_travels(obj, what(), kind)
+            path, part = culprit(obj)
+            stuck[number] = " -> ".join([*path, f"{type(part).__qualname__} cannot be pickled"])
+            return serialize.dumps(None, kind)
+
+    def _stuck(self) -> dict[int, str]:
+        """Return the tasks that call a function, or read a literal, that cannot be packed."""
+        columns, functions, literals = self.columns, self.stuck_functions, self.stuck_literals
+        if not (functions or literals):
+            return {}
+        programs = {
+            number: functions[call.func]
+            for number, program in enumerate(columns.programs)
+            for call in program.calls
+            if call.func in functions
+        }
+        found = {task: programs[number] for task, number in enumerate(columns.program) if number in programs}
+        rows = enumerate(map(columns.row, range(self.plan.size if literals else 0)))
+        found.update((task, literals[~r]) for task, row in rows for r in row if ~r in literals)
+        return found
 
     # --- errors -------------------------------------------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ class PlanView(Reading):
         If the manifest or a blob is not what it should be.
     """
 
-    __slots__ = ("_digests", "_fetch", "_functions", "_kinds", "_latest", "_literals", "_segments", "_starts")
+    __slots__ = ("_digests", "_fetch", "_functions", "_latest", "_literals", "_segments", "_starts")
 
     def __init__(self, manifest: serialize.Buffer, fetch: Fetch) -> None:
         body = Manifest(*serialize.loads(manifest, serialize.PLAN))
@@ -45,7 +45,6 @@ class PlanView(Reading):
         self._fetch = fetch
         self._segments: dict[int, Columns] = {}
         self._latest = Columns(), 0, 0
-        self._kinds: dict[Any, int] = {}
         self._literals: dict[str, Any] = {}
         self._functions: dict[str, Any] = {}
 
@@ -146,7 +145,7 @@ class PlanView(Reading):
         columns.keys, columns.members = body.keys, body.members
         columns.programs = [Program([Call(*call) for call in calls], slots) for calls, slots in body.programs]
         columns.functions = [functions[digest] for digest, _ in body.functions]
-        columns.kinds = [self._kind(calls, slots, body.functions) for calls, slots in body.programs]
+        columns.kinds = body.kinds
         columns.literals = list(body.scalars)
         for packed in body.literals:
             if isinstance(packed, str):
@@ -155,8 +154,3 @@ class PlanView(Reading):
             else:
                 columns.literals.append(serialize.loads(packed, serialize.VALUE))
         return columns
-
-    def _kind(self, calls: Any, slots: int, functions: list[Any]) -> int:
-        """Return the number that this program has in all segments of the view."""
-        name = tuple((functions[func][0], *rest) for func, *rest in calls), slots
-        return self._kinds.setdefault(name, len(self._kinds))

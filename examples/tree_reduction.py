@@ -1,19 +1,23 @@
 """A tree reduction through a server of its own: blocks of random numbers, added in pairs until one is left.
 
-    python examples/tree_reduction.py
+    python examples/tree_reduction.py [BLOCKS]
 
-Executors meet in an embedded Valkey: of the two that bring the halves of a sum, the store tells one to go on, which has
-its own half at hand. How much of what was made went into the store is printed. The result is held against plain NumPy.
+BLOCKS is a power of two (128). Executors meet in an embedded Valkey: of the two that bring the halves of a sum, the
+store tells one to go on, which has its own half at hand. How much of what was made went into the store is printed. The
+result is held against plain NumPy.
 Needs ``pip install 'wukong[demo]'``.
 """
 
+import sys
+
 import numpy as np
 from dask import delayed
+from timing import by_wukong_and_dask, timed
 
 import wukong
-from wukong.diagnostics.summary import size, summary
+from wukong.diagnostics.summary import size
 
-BLOCKS, LENGTH = 128, 100_000
+LENGTH = 100_000
 
 
 def block(seed: int) -> np.ndarray:
@@ -21,22 +25,21 @@ def block(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=LENGTH)
 
 
-def main() -> None:
+def main(blocks: int = 128) -> None:
     """Build the tree, compute, check, and say what the run was like."""
-    level = [delayed(block)(seed) for seed in range(BLOCKS)]
+    print(f"Tree of {blocks} blocks of {size(LENGTH * 8)} through the embedded server")
+    level = [delayed(block)(seed) for seed in range(blocks)]
     while len(level) > 1:
         level = [delayed(np.add)(left, right) for left, right in zip(level[::2], level[1::2], strict=True)]
-    (total,) = wukong.compute(level[0], store="embedded")
+    (total,) = by_wukong_and_dask(level[0], store="embedded")
+    made = (2 * blocks - 1) * LENGTH * 8
+    print(f"{'values':<12} {size(made)} made, {wukong.last_run().bytes_sent / made:.0%} of it sent to the store")
 
-    expected = sum(block(seed) for seed in range(BLOCKS))
-    assert np.allclose(total, expected), "the sum differs from NumPy's"
-
-    print(f"\nTree of {BLOCKS} blocks of {size(LENGTH * 8)} through the embedded server; equal to NumPy's sum")
-    run = wukong.last_run()
-    made = (2 * BLOCKS - 1) * LENGTH * 8
-    print(summary(run))
-    print(f"{'values':<12} {size(made)} made, {run.bytes_sent / made:.0%} of it sent to the store")
+    with timed("NumPy"):
+        expected = sum(block(seed) for seed in range(blocks))
+    assert np.allclose(total, expected, rtol=0, atol=1e-12 * blocks), "the sum differs from NumPy's"
+    print(f"{'checked':<12} equal to NumPy's sum")
 
 
 if __name__ == "__main__":
-    main()
+    main(*map(int, sys.argv[1:]))

@@ -1,0 +1,65 @@
+"""The examples, as one runs them, on less than they are made for. `make examples` runs them in full."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+#: What each is given here, to be quick.
+SMALL = {
+    "dataframe_parquet": ["40"],
+    "gemm": ["512"],
+    "photograph": ["pictures", "2"],
+    "svc_ensemble": ["6"],
+    "svd": ["20"],
+    "tree_reduction": ["16"],
+    "tsqr": ["4"],
+    "word_count": ["40"],
+    "xarray_clocks": ["4"],
+}
+#: The tests share the processors already.
+ALONE = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+#: Pictures they draw.
+DRAWN = {
+    "photograph": ["pictures/ranks.png", "pictures/singular-values.png", "pictures/rank-064.png"],
+    "svd": ["out/demo/patterns.png"],
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_an_example_runs_finds_its_result_right_and_shows_what_the_run_was_like(name, tmp_path):
+    # Deprecations are for Dask to see to.
+    command = [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", EXAMPLES / f"{name}.py", *SMALL[name]]
+    ended = run(command, tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert re.search(r"^Wukong +[\d.]+ m?s$", ended.stdout, re.M)
+    assert re.search(r"^tasks +[\d,]+$", ended.stdout, re.M)
+    assert re.search(r"^checked ", ended.stdout, re.M)
+    for picture in DRAWN.get(name, []):
+        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_example_whose_result_is_wrong_ends_with_an_error(tmp_path):
+    source = (EXAMPLES / "gemm.py").read_text()
+    (tmp_path / "gemm.py").write_text(source.replace("expected = a @ b", "expected = a @ b + 1e-9"))
+    (tmp_path / "timing.py").symlink_to(EXAMPLES / "timing.py")
+    ended = run([sys.executable, "gemm.py", "64"], tmp_path)
+    assert ended.returncode == 1
+    assert "AssertionError: the product is" in ended.stderr
+
+
+def test_every_example_is_run_here_and_stands_in_the_index():
+    scripts = {path.stem for path in EXAMPLES.glob("*.py")} - {"timing"}
+    assert scripts == set(SMALL)
+    index = (EXAMPLES / "README.md").read_text()
+    for path in EXAMPLES.glob("*.*"):
+        assert path.name == "README.md" or f"]({path.name})" in index, f"{path.name} is not in examples/README.md"
+
+
+def run(command, directory):
+    return subprocess.run(command, capture_output=True, text=True, cwd=directory, env=ALONE, check=False, timeout=100)

@@ -12,6 +12,7 @@
     |   +-- StoreUnavailable (ConnectionError)   nobody answers, or the connection was lost
     |   +-- ServerNotFound (FileNotFoundError)   no server binary for the embedded store
     |   +-- ValueTooLarge (ValueError)           a value exceeds what the store can take
+    |   +-- MemoryLimitReached (MemoryError)     neither memory nor disk has room for a value
     |   +-- FrameError (ValueError)              stored bytes are foreign, truncated or of another version
     +-- JobFailed (RuntimeError)                 the job ended without its results, and not by a task's own exception
         +-- TaskLost                             a task's executors died too often, or it may run only once
@@ -73,6 +74,10 @@ class ServerNotFound(StoreError, FileNotFoundError):
 
 class ValueTooLarge(StoreError, ValueError):
     """A value exceeds what the store can take."""
+
+
+class MemoryLimitReached(StoreError, MemoryError):
+    """Neither the memory limit nor the disk has room for a value; the message gives the figures."""
 
 
 class FrameError(StoreError, ValueError):

@@ -84,6 +84,9 @@ def test_tasks_made_ready_one_by_one_run_at_once_too(workers: int) -> None:
 def test_no_wake_up_goes_to_another_job() -> None:
     """Clients of quiet jobs wait on the same crew, and must not be woken in the place of those with work."""
     quiet, meet = threading.Event(), Meeting(2)
+    # There are no more helpers than processors, unless a job asked for them; this test needs three.
+    crowd = Meeting(4)
+    spread({**{("m", i): (crowd, i) for i in range(4)}, "sum": (sum, [("m", i) for i in range(4)])}, "sum", 4)
     together = [threading.Barrier(2, timeout=20) for _ in range(2)]
 
     def stay(barrier: threading.Barrier, *_: Any) -> int:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from wukong import serialize
 from wukong.cost import IN_PROCESS, Estimates
 from wukong.errors import JobStalled
 from wukong.executor.driver import Driver
@@ -39,7 +40,7 @@ class Notes:
     def finish(self) -> None:
         self.finished = True
 
-    def fail(self, task: int, error: BaseException) -> None:  # noqa: ARG002
+    def fail(self, key: Any, error: BaseException) -> None:  # noqa: ARG002
         self.failed = error
 
 
@@ -47,12 +48,12 @@ def job_of(graph: dict[Any, Any], outputs: list[Any], shards: int = 1, inline: i
     """A job of which every value larger than `inline` bytes is stored; no two tasks are fused."""
 
     def pack(value: Any) -> Packed:
-        text = repr(value).encode()
-        return Packed(len(text) <= inline, len(text), text)
+        frame = bytes(serialize.dumps(value))
+        return Packed(len(frame) - 64 <= inline, len(frame), frame)
 
     plan, notes = lower(graph, outputs, fuse=False), Notes()
     control = MemoryControlStore(shards)
-    job = Job("j", plan, control, HeapValueStore(), IN_PROCESS, Estimates(1e-3), pack, lambda b: eval(bytes(b)), notes)
+    job = Job("j", plan, control, HeapValueStore(), IN_PROCESS, Estimates(1e-3), pack, serialize.loads, notes)
     return job, Client(job, plan), notes
 
 

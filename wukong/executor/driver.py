@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Sequence
 from threading import Lock
-from time import perf_counter
+from time import perf_counter, process_time, thread_time
 from typing import Any, Final, TypeAlias
 
 from wukong.errors import ValueTooLarge
@@ -11,6 +11,7 @@ from wukong.executor.context import Tally
 from wukong.executor.core import Executor
 from wukong.executor.job import Job
 from wukong.ids import new_nonce
+from wukong.plan.program import failed_member
 from wukong.protocol import messages as m
 from wukong.storage.values.base import ValueStore
 
@@ -34,7 +35,11 @@ class Driver:
         self.job = job
         self._context = job.context()
         self._observing = Lock()
-        self._carry_out: CarryOut = _CARRY_OUT if job.observer is None else {**_CARRY_OUT, fx.Run: Driver._run_observed}
+        self._carry_out: CarryOut = _CARRY_OUT
+        if job.observer is not None:
+            self._carry_out = {**_CARRY_OUT, fx.Run: Driver._run_observed}
+        elif job.watch is not None:
+            self._carry_out = {**_CARRY_OUT, fx.Run: Driver._run_watched}
 
     def enter(self, starts: Sequence[int]) -> Tally:
         """Run one executor from `starts` to its end and return what it did.
@@ -77,13 +82,22 @@ class Driver:
             return fx.Raised(error)
         return fx.Ran(value, perf_counter() - began)
 
+    def _run_watched(self, effect: fx.Run) -> fx.Ran | fx.Raised:
+        watch = self.job.watch
+        assert watch is not None
+        thread, process = thread_time(), process_time()
+        ran = self._run(effect)
+        if isinstance(ran, fx.Ran):
+            watch(effect.task, ran.seconds, thread_time() - thread, process_time() - process)
+        return ran
+
     def _run_observed(self, effect: fx.Run) -> fx.Ran | fx.Raised:
         observer, key = self.job.observer, self.job.plan.key(effect.task)
         assert observer is not None
         try:
             with self._observing:
                 observer.started(key)
-            ran = self._run(effect)
+            ran = self._run(effect) if self.job.watch is None else self._run_watched(effect)
             if isinstance(ran, fx.Ran):
                 with self._observing:
                     observer.finished(key, ran.value)
@@ -94,7 +108,7 @@ class Driver:
     def _fetch(self, effect: fx.Fetch) -> list[Any]:
         frames = self._store().get([name(*pair) for pair in effect.names])
         return [
-            fx.LACKING if frame is None else self.job.open(task, frame)
+            fx.LACKING if frame is None else self.job.load(task, frame)
             for (task, _), frame in zip(effect.names, frames, strict=True)
         ]
 
@@ -119,7 +133,9 @@ class Driver:
         return self.job.invoker.pause(effect.seconds)
 
     def _fail(self, effect: fx.Fail) -> None:
-        self.job.invoker.fail(effect.task, effect.error)
+        plan = self.job.plan
+        member = failed_member(plan.program(effect.task), effect.error)
+        self.job.invoker.fail(plan.members(effect.task)[member], effect.error)
 
     def _finish(self, _: fx.Finish) -> None:
         self.job.invoker.finish()

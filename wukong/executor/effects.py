@@ -106,6 +106,12 @@ class Packed(NamedTuple):
     body: Any
 
 
+class Framed(NamedTuple):
+    """An inline value as a frame, where others are the very objects (see `wukong.serialize`)."""
+
+    frame: bytes
+
+
 class Lacking:
     """The type of `LACKING`, the answer for a value that the store does not have."""
 

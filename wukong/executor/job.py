@@ -4,11 +4,13 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from wukong import serialize
 from wukong.cost import Costs, Estimates
 from wukong.events import Observer
 from wukong.executor.context import Context, Schedule, Tally
 from wukong.executor.effects import Packed
 from wukong.storage.control.base import ControlStore
+from wukong.storage.resp import Buffer
 from wukong.storage.values.base import ValueStore
 
 
@@ -36,8 +38,8 @@ class Invoker(Protocol):
     def finish(self) -> None:
         """Note that the results are ready."""
 
-    def fail(self, task: int, error: BaseException) -> None:
-        """Note that the job has failed with this error of this task."""
+    def fail(self, key: Hashable, error: BaseException) -> None:
+        """Note that the job has failed with this error of the task of this key; None if of no task."""
 
 
 @dataclass(slots=True)
@@ -55,9 +57,13 @@ class Job:
     costs, estimates : Costs, Estimates
         What decides.
     pack, unpack : callable
-        Make a value ready to leave an executor, and undo that.
+        Make a value ready to leave an executor, and undo that where it rode with its record.
     observer : Observer, optional
         Told of each task.
+    belongs : callable, optional
+        See `wukong.executor.context.Context`.
+    watch : callable, optional
+        Told of each task that ran: task, wall time, and processor time of its thread and of the whole process, in s.
     tally : Tally
         What all its executors did; `invoker` adds to it under its own lock.
     """
@@ -72,12 +78,21 @@ class Job:
     unpack: Callable[[Any], Any]
     invoker: Invoker
     observer: Observer | None = None
+    belongs: Callable[[int], bool] | None = None
+    watch: Callable[[int, float, float, float], None] | None = None
     tally: Tally = field(default_factory=lambda: Tally(executors=0))
 
     def open(self, task: int, body: Any) -> Any:
-        """Return the value of a task from what travelled; an error says which task's value it is."""
+        """Return the value of a task from what rode with its record; an error says which task's value it is."""
+        return self._opened(task, self.unpack, body)
+
+    def load(self, task: int, frame: Buffer) -> Any:
+        """Return the value of a task from its frame in the value store; an error says which task's value it is."""
+        return self._opened(task, serialize.loads, frame)
+
+    def _opened(self, task: int, unpack: Callable[[Any], Any], body: Any) -> Any:
         try:
-            return self.unpack(body)
+            return unpack(body)
         except Exception as error:
             error.add_note(f"wukong: the value of task {self.plan.key(task)!r} cannot be unpacked here")
             raise
@@ -92,4 +107,5 @@ class Job:
             self.open,
             self.invoker.busy,
             self.control.shards,
+            self.belongs,
         )

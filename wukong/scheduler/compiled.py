@@ -16,7 +16,6 @@ from wukong.executor.alone import Walk, explain
 from wukong.executor.job import Job
 from wukong.ids import new_job
 from wukong.plan.codec import encode
-from wukong.plan.program import failed_member
 from wukong.plan.view import PlanView
 from wukong.platforms.local import threads
 from wukong.protocol import messages as m
@@ -197,7 +196,7 @@ class Compiled:
             threads.crew.work(self._posted)
         except BaseException as error:
             if self._posted.failed is not None:
-                explain(error, self._walk, _failed(self._job.plan, self._posted.failed, error))
+                explain(error, self._walk, self._posted.failed)
             raise
         results = self._client.collect()
         for key, task in zip(self._outputs, plan.requested, strict=True):
@@ -211,9 +210,3 @@ def _fetch(at: stores.Stores, job: str, digests: Sequence[str]) -> list[Any]:
     if None in blobs:
         raise StoreError(f"the store {at.name} has lost a part of the plan of job {job}")
     return blobs
-
-
-def _failed(plan: Any, task: int, error: BaseException) -> Hashable:
-    """Return the original key whose call raised `error`."""
-    key: Hashable = plan.members(task)[failed_member(plan.program(task), error)]
-    return key

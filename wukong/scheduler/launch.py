@@ -91,7 +91,7 @@ class Client:
             for (task, _), frame in zip(stored, frames, strict=True):
                 if frame is None:
                     raise StoreError(f"the store has lost the value of {self._plan.key(task)!r} of job {job.name}")
-                results[task] = job.open(task, frame)
+                results[task] = job.load(task, frame)
         return results
 
     def cancel(self, status: int, reason: bytes) -> None:

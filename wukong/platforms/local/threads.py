@@ -7,87 +7,16 @@ job, the lowest task first, which is depth first.
 
 import os
 import threading
-from collections.abc import Sequence
-from contextvars import copy_context
-from heapq import heappop, heappush
 
 from wukong.errors import JobStalled
 from wukong.executor.context import Tally
 from wukong.executor.driver import Driver
 from wukong.executor.job import Job
+from wukong.platforms.local.board import Posted
+from wukong.platforms.local.placement import Placement
 
 #: How often, in seconds, an idle worker looks whether what it waits for can still come.
 _LOOK = 1.0
-
-
-class Posted:
-    """A job on the board of a crew: its waiting invocations and who works on it. Its platform, to its executors.
-
-    Those who wait for something of this job wait for its own condition, idle helpers for the crew's, so that nobody is
-    woken in another's place.
-
-    Parameters
-    ----------
-    crew : Crew
-        Whose lock guards all of it.
-    workers : int
-        How many may work on it at once, the asking thread included.
-    """
-
-    def __init__(self, crew: "Crew", workers: int) -> None:
-        self.over = False
-        self.error: BaseException | None = None
-        self.failed: int | None = None
-        self.workers = workers
-        self.working = 0
-        self.helping = 0
-        self.waiting: list[int] = []
-        self.driver: Driver
-        self.changed = threading.Condition(crew.lock)
-        #: Of whoever asked: helpers see its context variables, such as NumPy's `errstate`, as in Dask's threads.
-        self.context = copy_context()
-        self._crew = crew
-
-    def invoke(self, tasks: Sequence[int], per: int) -> None:  # noqa: ARG002 - see `take`
-        """Put ready tasks on the board; how many a worker takes is decided when it comes for them."""
-        with self.changed:
-            for task in tasks:
-                heappush(self.waiting, task)
-            self.changed.notify_all()
-            missing = self._crew.call(min(len(self.waiting), self.workers - 1), self.workers - 1)
-        self._crew.enlist(missing)
-
-    def busy(self) -> bool:
-        """Whether invocations wait for a worker."""
-        return bool(self.waiting)
-
-    def pause(self, seconds: float) -> bool:
-        """Wait so long, or until invocations wait for a worker; return whether they do."""
-        with self.changed:
-            return self.changed.wait_for(lambda: self.over or bool(self.waiting), seconds)
-
-    def finish(self) -> None:
-        """Note that the results are ready."""
-        with self.changed:
-            self.over = True
-            self.changed.notify_all()
-
-    def fail(self, task: int | None, error: BaseException) -> None:
-        """Note that the job has failed; the first error stays."""
-        with self.changed:
-            if not self.over:
-                self.error, self.failed, self.over = error, task, True
-                self.changed.notify_all()
-
-    def take(self) -> list[int]:
-        """Return the tasks of the next invocation, lowest first: a fair share of those waiting, if they are short."""
-        waiting = self.waiting
-        if not waiting:
-            return []
-        job = self.driver.job
-        short = job.costs.batch(job.estimates.seconds(job.plan.kind(waiting[0]) if job.plan.loaded(waiting[0]) else -1))
-        share = min(short, -(-len(waiting) // self.workers))
-        return [heappop(waiting) for _ in range(share)]
 
 
 class Crew:
@@ -100,9 +29,9 @@ class Crew:
         self._helpers = 0
         self._idle = 0
 
-    def post(self, workers: int) -> Posted:
+    def post(self, workers: int, placement: Placement | None = None) -> Posted:
         """Return a place on the board; it has to be given its job, and taken down when the job is over."""
-        return Posted(self, workers)
+        return Posted(self, workers, placement or Placement())
 
     def open(self, posted: Posted, job: Job) -> None:
         """Let helpers see a job."""
@@ -113,12 +42,8 @@ class Crew:
     def take_down(self, posted: Posted) -> None:
         """Take a job off the board; executors still running notice at their next request."""
         with self.lock:
-            posted.over = True
-            posted.waiting.clear()
             self._board.remove(posted)
-            # The job and its error know this place, so they would live until the next garbage collection.
-            posted.error = None
-            del posted.driver
+            posted.forget()
 
     def call(self, wanted: int, most: int) -> int:
         """Wake so many idle helpers, and return how many more threads that takes. The lock must be held.
@@ -153,18 +78,31 @@ class Crew:
         while not posted.over:
             with self.lock:
                 starts = posted.take()
-                if not starts:
-                    if not posted.working and not posted.over:
-                        raise JobStalled(
-                            f"job {posted.driver.job.name} has no task to run and no executor at work, yet its results "
-                            "are not complete; this is a fault of the scheduler, please report it with the graph"
-                        )
-                    posted.changed.wait_for(lambda: posted.over or posted.waiting or not posted.working, _LOOK)
-                    continue
-                posted.working += 1
-            self._enter(posted, posted.driver, starts)
+                if not starts and not posted.working and not posted.away and not posted.over:
+                    raise JobStalled(
+                        f"job {posted.job.name} has no task to run and no executor at work, yet its results are not "
+                        "complete; this is a fault of the scheduler, please report it with the graph"
+                    )
+                if starts:
+                    posted.working += 1
+            if starts:
+                self._enter(posted, posted.driver, starts)
+            else:
+                self._wait(posted)
         if posted.error is not None:
             raise posted.error
+
+    def _wait(self, posted: Posted) -> None:
+        """Wait until a job is over, or there is something to take, or nobody left who could bring it."""
+
+        def news() -> bool:
+            return posted.over or posted.has_work_here() or not (posted.working or posted.away)
+
+        if posted.processes is None:
+            with self.lock:
+                posted.changed.wait_for(news, _LOOK)
+        else:
+            posted.processes.wait(news, _LOOK)
 
     def _help(self) -> None:
         """Serve the jobs on the board, the one posted last first: it may be what another waits for."""
@@ -187,7 +125,7 @@ class Crew:
 
     def _choose(self) -> Posted | None:
         for posted in reversed(self._board):
-            if posted.waiting and not posted.over and posted.helping < posted.workers - 1:
+            if posted.has_work_here() and posted.helping < posted.workers - 1:
                 return posted
         return None
 
@@ -206,6 +144,8 @@ class Crew:
                 elif posted.waiting:
                     # There is room for one more, and this one may go to another job.
                     self._called.notify()
+            if posted.processes is not None:
+                posted.processes.wake()
 
 
 def workers_here() -> int:

@@ -61,6 +61,13 @@ class MemoryControlStore:
                 jobs.pop(job, None)
             return reply
 
+    def replace(self, job: str, shard: int, task: int, attempt: int, value: m.Value) -> None:
+        """Note that the value of an attempt is elsewhere now, if it is still needed."""
+        with self._locks[shard]:
+            state = self._jobs[shard].get(job)
+            if state is not None and state.values.get(task, (0, None))[0] == attempt:
+                state.values[task] = attempt, value
+
     def wait(self, job: str, timeout: float) -> bool:
         """See `ControlStore`."""
         with self._notice:

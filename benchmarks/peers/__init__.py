@@ -1,0 +1,1 @@
+"""Wukong beside its peers, each in a process of its own, by turns: ``python -m benchmarks.peers``."""

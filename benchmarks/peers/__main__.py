@@ -1,0 +1,99 @@
+"""Run rows of the benchmark, print their tables, and leave every sample in a JSON file beside a plot.
+
+python -m benchmarks.peers [--rows tree,spins] [--contestants wukong,ray] [--rounds 7] [--quick] [--out out/bench]
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.peers.contestants import CONTESTANTS
+from benchmarks.peers.plot import plot
+from benchmarks.peers.race import race
+from benchmarks.peers.report import judge, means, summary, table
+from benchmarks.peers.rows import ROWS
+
+_PACKAGES = ("wukong", "dask", "distributed", "ray", "lithops", "numpy", "pandas", "pyarrow")
+
+
+def main() -> int:
+    """Run; return 1 if wukong failed in some row."""
+    options = _options()
+    which = "quick" if options.quick else options.size
+    rounds = options.rounds or (3 if which == "quick" else 7)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    found: list[dict[str, Any]] = []
+    for name in options.rows:
+        row = ROWS[name]
+        names = [who for who in options.contestants if hasattr(CONTESTANTS[who], row.way)]
+        with tempfile.TemporaryDirectory(prefix="bench", ignore_cleanup_errors=True) as scratch:
+            figures = race(row, row.size(which), names, rounds, options.budget, cores, Path(scratch), _tell)
+        found.append(judge(row, row.size(which), figures, cores))
+        _tell("")
+        print(table(found[-1]), flush=True)
+    print(summary(found))
+    options.out.mkdir(parents=True, exist_ok=True)
+    report = {"machine": _machine(cores), "size": which, "rounds": rounds, "rows": found, "means": means(found)}
+    (options.out / "peers.json").write_text(json.dumps(report, indent=1) + "\n")
+    plot(found, options.out / "peers.png")
+    return int(any(row["contestants"].get("wukong", {}).get("failed") for row in found))
+
+
+def _options() -> argparse.Namespace:
+    def names(known: dict[str, Any]) -> Any:
+        def parse(text: str) -> list[str]:
+            unknown = set(text.split(",")) - set(known)
+            if unknown:
+                raise argparse.ArgumentTypeError(f"no {', '.join(sorted(unknown))} here; there are {', '.join(known)}")
+            return text.split(",")
+
+        return parse
+
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.peers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=names(ROWS), default=list(ROWS), help="names, separated by commas")
+    parser.add_argument("--contestants", type=names(CONTESTANTS), default=list(CONTESTANTS), help="names, too")
+    parser.add_argument("--rounds", type=int, help="most warm calls of each (7, quick 3)")
+    parser.add_argument("--budget", type=float, default=6.0, help="seconds after which a slow one makes no more calls")
+    parser.add_argument("--quick", action="store_true", help="smaller, and fewer rounds")
+    parser.add_argument("--size", choices=("full", "quick", "tiny"), default="full", help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, default=Path("out/bench"))
+    return parser.parse_args()
+
+
+def _tell(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{text:78}\r", end="", file=sys.stderr, flush=True)
+
+
+def _machine(cores: int) -> dict[str, Any]:
+    model = next(
+        (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "unknown"
+    )
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
+        "processor": model,
+        "cores": cores,
+        "memory": psutil.virtual_memory().total,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in _PACKAGES},
+    }
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).exists() else []
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint pytest soak dask-suite bench redis-server clean
+.PHONY: help demo examples test lint pytest soak dask-suite bench redis-server clean
 
 help:  ## show this list
 	@echo "make demo and make test do all set-up by themselves. Targets:"
@@ -18,6 +18,11 @@ help:  ## show this list
 demo: $(VENV)/ready-demo  ## run the examples; the pictures go to out/demo
 	$(BIN)/python examples/photograph.py
 	$(BIN)/python examples/tree_reduction.py
+
+examples: $(VENV)/ready-demo  ## run every example in full, and the notebook, which goes to out/tour.ipynb
+	@for script in $(filter-out %/timing.py,$(wildcard examples/*.py)); do \
+	    printf '\n--- %s\n' "$$script"; $(BIN)/python "$$script" || exit 1; done
+	$(BIN)/python .ci/notebook.py examples/tour.ipynb out/tour.ipynb
 
 test: lint pytest  ## lint, types, layers, and all tests but the long ones
 

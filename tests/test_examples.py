@@ -1,5 +1,6 @@
 """The examples, as one runs them, on less than they are made for. `make examples` runs them in full."""
 
+import json
 import os
 import re
 import subprocess
@@ -28,6 +29,17 @@ ALONE = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 DRAWN = {
     "photograph": ["pictures/ranks.png", "pictures/singular-values.png", "pictures/rank-064.png"],
     "svd": ["out/demo/patterns.png"],
+}
+#: What the cells of the tour put out.
+TOLD = {
+    "first": r"np\.float64\(3997083\.15",
+    "summary": r"ran on       \d+ threads?, store: memory",
+    "alone": r"499500\nran on       the client, alone\ntasks        2,000",
+    "photograph": r"wall time",
+    "store": r"True\nran on .*store: unix:.*\n(.*\n)*store +[\d,]+ round trips",
+    "graph": r"\('111', 1\)",
+    "error": r"ValueError\(.*'three'.*\)\nwukong: task 'parse three' failed",
+    "misspelled": r"granules='proceses', which is not allowed; use auto",
 }
 
 
@@ -59,6 +71,31 @@ def test_every_example_is_run_here_and_stands_in_the_index():
     index = (EXAMPLES / "README.md").read_text()
     for path in EXAMPLES.glob("*.*"):
         assert path.name == "README.md" or f"]({path.name})" in index, f"{path.name} is not in examples/README.md"
+
+
+def test_the_tour_runs_and_each_cell_shows_what_the_tour_says(tmp_path):
+    """One test, as the notebook is to be run once."""
+    path = tmp_path / "tour.ipynb"
+    ended = run([sys.executable, ROOT / ".ci" / "notebook.py", EXAMPLES / "tour.ipynb", path], ROOT)
+    assert ended.returncode == 0, ended.stderr
+    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = {cell["id"]: cell["outputs"] for cell in cells}
+    for name, told in TOLD.items():
+        assert re.search(told, text_of(outputs[name])), f"cell {name} shows {text_of(outputs[name])!r}"
+    assert "image/png" in outputs["pictures"][0]["data"]
+    assert not [output for each in outputs.values() for output in each if output.get("name") == "stderr"]
+
+
+def test_the_tour_is_kept_without_what_its_cells_put_out():
+    cells = json.loads((EXAMPLES / "tour.ipynb").read_text())["cells"]
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
+
+
+def text_of(outputs):
+    """Return what a cell printed, and the text of what it showed."""
+    shown = (output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs)
+    return "".join("".join(lines) for lines in shown)
 
 
 def run(command, directory):

@@ -16,10 +16,24 @@ from wukong.client import get
 
 if TYPE_CHECKING:
     from wukong import config, errors
-    from wukong.client import compute, last_run, persist
+    from wukong.client import Client, compute, get_client, last_run, persist
+    from wukong.futures import Future, as_completed, wait
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "compute", "config", "errors", "get", "last_run", "persist"]
+__all__ = [
+    "Client",
+    "Future",
+    "__version__",
+    "as_completed",
+    "compute",
+    "config",
+    "errors",
+    "get",
+    "get_client",
+    "last_run",
+    "persist",
+    "wait",
+]
 
 dask.base.named_schedulers["wukong"] = get
 
@@ -29,6 +43,8 @@ _MODULES = ("config", "errors")
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return import_module(f"wukong.{name}")
+    if name in ("Future", "as_completed", "wait"):
+        return getattr(import_module("wukong.futures"), name)
     if name in __all__:
         return getattr(import_module("wukong.client"), name)
     raise AttributeError(f"module 'wukong' has no attribute {name!r}; it has {', '.join(__all__)}")

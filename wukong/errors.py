@@ -14,10 +14,12 @@
     |   +-- ValueTooLarge (ValueError)           a value exceeds what the store can take
     |   +-- MemoryLimitReached (MemoryError)     neither memory nor disk has room for a value
     |   +-- FrameError (ValueError)              stored bytes are foreign, truncated or of another version
+    +-- ClientClosed (RuntimeError)              the client is closed, or of the process this one was forked from
     +-- JobFailed (RuntimeError)                 the job ended without its results, and not by a task's own exception
         +-- TaskLost                             a task's executors died too often, or it may run only once
         +-- TaskFailed                           a task failed with an exception that could not travel
         +-- JobCancelled                         somebody cancelled it
+        |   +-- FutureCancelled (CancelledError) the same of one call; in wukong.futures
         +-- JobStalled (TimeoutError)            nothing moved before the deadline
 
 Each also derives from the builtin given in brackets, so that existing `except` clauses hold. Messages say what, where,
@@ -82,6 +84,10 @@ class MemoryLimitReached(StoreError, MemoryError):
 
 class FrameError(StoreError, ValueError):
     """Stored bytes are not a frame of ours: foreign, truncated, or of another version."""
+
+
+class ClientClosed(WukongError, RuntimeError):
+    """The client is closed, or was made in the process that this one was forked from."""
 
 
 class JobFailed(WukongError, RuntimeError):

@@ -4,7 +4,7 @@ Dask's own ``node(values)`` builds a set, a dictionary and a closure with each c
 time; this does what it means and nothing else. Nodes of unknown classes run by their own ``__call__``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from dask._task_spec import (
@@ -18,6 +18,7 @@ from dask._task_spec import (
     TaskRef,
     Tuple,
     _execute_subgraph,
+    convert_legacy_task,
 )
 
 from wukong.executor.alone import walk
@@ -55,6 +56,14 @@ def evaluate(node: Any, values: Values) -> Any:
     if kind is DataNode:
         return node.value
     return _argument(node, values)
+
+
+def dependencies(graph: Mapping[Any, Any], key: Any) -> list[Any]:
+    """Return the keys that the task of a key reads."""
+    node = graph[key]
+    if not isinstance(node, GraphNode):
+        node = convert_legacy_task(key, node, graph)
+    return list(node.dependencies) if isinstance(node, GraphNode) else []
 
 
 def data(key: Any, value: Any) -> Any:

@@ -1,0 +1,554 @@
+"""The client: graphs and calls in the background, and their futures. Where they run is decided below it."""
+
+import weakref
+from collections.abc import Callable, Iterable
+from contextvars import copy_context
+from itertools import count
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Self
+
+from dask import config as dask_config
+
+from wukong import config
+from wukong.client import current
+from wukong.client.functions import get
+from wukong.client.jobs import recreate, work, work_through
+from wukong.errors import ConfigError
+from wukong.events import Run
+from wukong.futures import Future
+from wukong.platforms.local.threads import workers_here
+from wukong.scheduler.dask.collections import (
+    finalised,
+    futures_read,
+    is_dask_collection,
+    persisted,
+    tokenize,
+    traversed,
+)
+from wukong.scheduler.dask.graphs import flatten, merge
+from wukong.scheduler.futures.call import Call, Container, Input, lift
+from wukong.scheduler.futures.engine import SELECT, Engine
+from wukong.scheduler.futures.lanes import Turn
+
+if TYPE_CHECKING:
+    from wukong.client.executor import ClientExecutor
+
+_DEFAULTS = config.Options()
+_SEVERAL = (list, tuple, set, frozenset)
+_names = count()
+
+
+class Client:
+    """Runs Dask graphs and calls, with futures. One may be used by many threads at once.
+
+    While it is open, Dask computes with it: ``x.compute()``. What waits inside of a task for other tasks gives up its
+    place meanwhile, so tasks may compute and submit at any depth.
+
+    Parameters
+    ----------
+    platform, store, workers, granules
+        As in `wukong.config.Options`.
+    set_as_default : bool
+        Whether Dask is to compute with it, and `wukong.get_client` to find it.
+    asynchronous : bool
+        Whether `gather` and `close` are to be awaited; so it is after ``async with``.
+
+    Raises
+    ------
+    ConfigError
+        If an option is not allowed.
+
+    Examples
+    --------
+    >>> with Client() as client:
+    ...     client.submit(pow, 2, 10).result()
+    1024
+    """
+
+    def __init__(
+        self,
+        platform: str = "local",
+        store: str | None = None,
+        workers: int | None = None,
+        granules: str = "auto",
+        *,
+        set_as_default: bool = True,
+        asynchronous: bool = False,
+    ) -> None:
+        given = {"platform": platform, "store": store, "workers": workers, "granules": granules}
+        self._options = config.resolve({name: v for name, v in given.items() if v != getattr(_DEFAULTS, name)})
+        self.asynchronous = asynchronous
+        inline = self._options.granules == "inline"
+        self.workers: int = (
+            1 if inline else self._options.workers or dask_config.get("num_workers", None) or workers_here()
+        )
+        self._engine = Engine(self.workers)
+        self._engine.owner = weakref.ref(self)
+        self._latest: Run | None = None
+        self._finalizer = weakref.finalize(self, _close_elsewhere, self._engine)
+        self._finalizer.atexit = False
+        if set_as_default:
+            current.enter(self)
+
+    # --- graphs -------------------------------------------------------------------------------------------------------
+
+    def get(self, dsk: Any, keys: Any, **kwargs: Any) -> Any:
+        """Return the values of keys of a graph, as `wukong.get` does; futures in it stand for their values."""
+        self._engine.check()
+        nodes = merge(dsk)
+        cache = dict(kwargs.pop("cache", None) or ())
+        if self._engine.calls:
+            read = futures_read(nodes, flatten(keys), self._engine.calls)
+            self._engine.wait(read.values(), failing=True)
+            cache.update((key, Future(call).result()) for key, call in read.items())
+        values = get(nodes, keys, **{**self._given(), **kwargs}, cache=cache or None)
+        self._ran()
+        return values
+
+    def compute(
+        self,
+        collections: Any,
+        sync: bool = False,
+        optimize_graph: bool = True,
+        *,
+        priority: float = 0,
+        retries: int = 0,
+        traverse: bool = True,
+        **kwargs: Any,
+    ) -> Any:
+        """Compute collections in the background.
+
+        Collections that are given together are computed together: what they share once, and they fail together.
+
+        Parameters
+        ----------
+        collections : collection, or a list, tuple, set or dict of them
+            What is no collection stays as it is.
+        sync : bool
+            Whether to wait and return values instead.
+        optimize_graph : bool
+            As in Dask.
+        priority : float
+            Higher ones begin first.
+        retries : int
+            How often a task may run again after it raised.
+        traverse : bool
+            Whether to look for collections in containers inside of `collections`.
+        **kwargs
+            For Dask's optimisation.
+
+        Returns
+        -------
+        Future, or futures in the shape of `collections`
+        """
+        shape = collections
+        items = list(shape.values()) if type(shape) is dict else list(shape) if type(shape) in _SEVERAL else [shape]
+        if traverse and type(shape) in (dict, *_SEVERAL):
+            items = [traversed(item) for item in items]
+        variables = [item for item in items if is_dask_collection(item)]
+        found: list[Any] = []
+        if variables:
+            graph, keys = finalised(variables, optimize_graph, **kwargs)
+            futures = self._job(graph, keys, priority, retries)
+            found = [futures[key] for key in keys]
+        results = iter(found)
+        items = [next(results) if is_dask_collection(item) else item for item in items]
+        if sync:
+            items = self.gather(items, asynchronous=False)
+        if type(shape) is dict:
+            return dict(zip(shape, items, strict=True))
+        return type(shape)(items) if type(shape) in _SEVERAL else items[0]
+
+    def persist(
+        self, collections: Any, optimize_graph: bool = True, *, priority: float = 0, retries: int = 0, **_: Any
+    ) -> Any:
+        """Compute collections in the background and return them as collections of futures.
+
+        Parameters
+        ----------
+        collections : collection, or a list or tuple of them
+        optimize_graph, priority, retries
+            As in `compute`.
+        """
+        items = list(collections) if type(collections) in _SEVERAL else [collections]
+        if not items:
+            return collections
+        graph, keys, rebuild = persisted(items, optimize_graph)
+        built = rebuild(self._job(graph, keys, priority, retries))
+        return type(collections)(built) if type(collections) in _SEVERAL else built[0]
+
+    def _job(self, graph: Any, keys: list[Any], priority: float, retries: int) -> dict[Any, Future]:
+        """Have a graph computed in the background and return a future for each key."""
+        engine = self._engine
+        read = futures_read(graph, keys, engine.calls) if engine.calls else {}
+        cache = Container(dict, [Input(index) for index in range(len(read))], tuple(read))
+        wanted = list(dict.fromkeys(keys))
+        args = Container(tuple, [graph, wanted, self._given(), retries, weakref.WeakMethod(self._ran), cache])
+        job = Call(
+            engine,
+            f"job-{next(_names)}",
+            work,
+            args,
+            inputs=tuple(read.values()),
+            priority=priority,
+            context=copy_context(),
+        )
+        parts = {key: Call(engine, key, None, inputs=(job,), part=index) for index, key in enumerate(wanted)}
+        engine.submit([job], engine.jobs, Turn())
+        engine.submit(parts.values(), SELECT)
+        return {key: Future(call) for key, call in parts.items()}
+
+    def _given(self) -> dict[str, Any]:
+        return {name: getattr(self._options, name) for name in config.NAMES}
+
+    def _ran(self, figures: Run | None = None) -> None:
+        from wukong.client.functions import last_run
+
+        self._latest = figures or last_run()
+
+    # --- calls --------------------------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        function: Callable[..., Any],
+        *args: Any,
+        key: Any = None,
+        pure: bool = False,
+        retries: int = 0,
+        priority: float = 0,
+        **kwargs: Any,
+    ) -> Future:
+        """Call a function in the background.
+
+        Parameters
+        ----------
+        function : callable
+        *args, **kwargs
+            Futures among them, and in tuples, lists, sets and dictionaries among them, stand for their values.
+        key : key, optional
+            Its name. If somebody holds a future of this name, that one is returned and nothing runs.
+        pure : bool
+            Whether equal calls may share one: their key is made of function and arguments then.
+        retries : int
+            How often it may run again after it raised.
+        priority : float
+            Higher ones run first.
+
+        Returns
+        -------
+        Future
+
+        Raises
+        ------
+        ClientClosed
+        """
+        if not callable(function):
+            raise TypeError(f"submit takes a function and its arguments, but {function!r} cannot be called")
+        name = self._key(function, args, kwargs, key, pure)
+        if (key is not None or pure) and (known := self._held(name)) is not None:
+            return known
+        call = self._call(name, function, args, kwargs, priority, retries)
+        self._engine.submit([call])
+        return Future(call)
+
+    def map(
+        self,
+        function: Callable[..., Any],
+        *iterables: Iterable[Any],
+        key: Any = None,
+        pure: bool = False,
+        retries: int = 0,
+        priority: float = 0,
+        batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> list[Future]:
+        """Call a function in the background on the items of iterables, as the builtin `map` does.
+
+        Parameters
+        ----------
+        function : callable
+        *iterables : iterables
+            The shortest one ends it.
+        key : str or list of keys, optional
+            What the names begin with, or all of them.
+        pure, retries, priority
+            As in `submit`.
+        batch_size : int, optional
+            So many calls run one after the other as one, which pays where they are very short.
+        **kwargs
+            For each call.
+
+        Returns
+        -------
+        list of Future
+        """
+        if not callable(function):
+            raise TypeError(f"map takes a function and iterables, but {function!r} cannot be called")
+        rows = list(zip(*iterables, strict=False))
+        if isinstance(key, list) and len(key) != len(rows):
+            raise ConfigError(f"map has {len(rows)} calls, but {len(key)} keys are given; give one for each")
+        names = key if isinstance(key, list) else None
+        calls: list[Call] = []
+        futures: list[Future] = []
+        turn = Turn()
+        for index, row in enumerate(rows):
+            given = names[index] if names else None if key is None else f"{key}-{index}"
+            name = self._key(function, row, kwargs, given, pure)
+            future = self._held(name) if pure or given is not None else None
+            if future is None:
+                calls.append(self._call(name, function, row, kwargs, priority, retries))
+                future = Future(calls[-1])
+            futures.append(future)
+        if batch_size is None or batch_size < 2:
+            self._engine.submit(calls, None, turn)
+        else:
+            for start in range(0, len(calls), batch_size):
+                self._submit_as_one(calls[start : start + batch_size], turn)
+        return futures
+
+    def _submit_as_one(self, calls: list[Call], turn: Turn) -> None:
+        """Have calls run one after the other, as one call of which they are parts."""
+        inputs = {read: index for index, read in enumerate(dict.fromkeys(read for c in calls for read in c.inputs))}
+        items = []
+        for part, call in enumerate(calls):
+            own = Container(tuple, [Input(inputs[read]) for read in call.inputs])
+            items.append(Container(tuple, [call.function, call.args, call.kwargs, call.retries, own]))
+            call.forget()
+            call.part, call.inputs = part, ()
+        whole = Call(
+            self._engine,
+            f"batch-{next(_names)}",
+            work_through,
+            Container(tuple, [Container(list, items)]),
+            inputs=tuple(inputs),
+            priority=calls[0].priority,
+            context=copy_context(),
+        )
+        for call in calls:
+            call.inputs = (whole,)
+        self._engine.submit([whole], None, turn)
+        self._engine.submit(calls, SELECT)
+
+    def _key(self, function: Any, args: Any, kwargs: Any, key: Any, pure: bool) -> Any:
+        if key is not None:
+            return key
+        name = getattr(function, "__name__", None) or type(function).__name__
+        return f"{name}-{tokenize(function, args, kwargs)}" if pure else f"{name}-{next(_names)}"
+
+    def _held(self, key: Any) -> Future | None:
+        call = self._engine.calls.get(key)
+        return None if call is None else Future(call)
+
+    def _call(self, key: Any, function: Any, args: Any, kwargs: Any, priority: float, retries: int) -> Call:
+        inputs: dict[Call, int] = {}
+        args = lift(args, inputs)
+        if kwargs:
+            kwargs = lift(kwargs, inputs)
+        return Call(
+            self._engine,
+            key,
+            function,
+            args,
+            kwargs,
+            tuple(inputs),
+            priority=priority,
+            retries=retries,
+            context=copy_context(),
+        )
+
+    # --- values -------------------------------------------------------------------------------------------------------
+
+    def gather(self, futures: Any, errors: str = "raise", asynchronous: bool | None = None) -> Any:
+        """Return the values of futures, alone or anywhere in lists, tuples, sets and dictionaries.
+
+        Parameters
+        ----------
+        futures : Future, or containers of them
+        errors : str
+            ``raise`` raises the first error; ``skip`` leaves out what has failed.
+        asynchronous : bool, optional
+            Whether to return an awaitable; what the client was made with if None.
+
+        Raises
+        ------
+        BaseException
+            What a call raised.
+        """
+        if errors not in ("raise", "skip"):
+            raise ConfigError(f"gather takes errors='raise' or errors='skip', not {errors!r}")
+        if self.asynchronous if asynchronous is None else asynchronous:
+            return self._gather(futures, errors)
+        found: dict[Future, None] = {}
+        _collect(futures, found)
+        self._engine.wait([future.call for future in found], failing=errors == "raise")
+        if errors == "raise":
+            for future in found:
+                if future.done():
+                    future.result()
+        return _values(futures, errors)
+
+    async def _gather(self, futures: Any, errors: str) -> Any:
+        from asyncio import gather
+
+        found: dict[Future, None] = {}
+        _collect(futures, found)
+        await gather(*found, return_exceptions=errors == "skip")
+        return _values(futures, errors)
+
+    def scatter(self, data: Any, broadcast: bool = False, hash: bool = False) -> Any:  # noqa: ARG002 - see below
+        """Return futures of values: of a list, tuple, set or dictionary one for each item; else one.
+
+        Parameters
+        ----------
+        data : object
+        broadcast : bool
+            Makes no difference: workers of one machine share what they read.
+        hash : bool
+            Whether equal values get equal keys.
+        """
+
+        def give(value: Any, key: Any = None) -> Future:
+            name = type(value).__name__
+            if key is None:
+                key = f"{name}-{tokenize(value)}" if hash else f"{name}-{next(_names)}"
+            return Future(self._engine.give(key, value))
+
+        if type(data) is dict:
+            return {key: give(value, key) for key, value in data.items()}
+        return type(data)(map(give, data)) if type(data) in _SEVERAL else give(data)
+
+    def cancel(self, futures: Any) -> None:
+        """Cancel futures, and those that need them.
+
+        What has not begun never will. A call that runs cannot be stopped: its future is cancelled at once, and what it
+        gives is dropped.
+        """
+        found: dict[Future, None] = {}
+        _collect(futures, found)
+        self._engine.cancel([future.call for future in found])
+
+    def executor(self, priority: float = 0) -> "ClientExecutor":
+        """Return the client as a `concurrent.futures.Executor`, whose calls have this priority."""
+        from wukong.client.executor import ClientExecutor
+
+        return ClientExecutor(self._engine, priority)
+
+    def recreate_error_locally(self, future: Future) -> None:
+        """Run what failed again, here and in this thread, as for a debugger.
+
+        Of a call that failed because of another, that other one is run; of a graph, the task that failed, with its
+        inputs computed anew.
+
+        Raises
+        ------
+        BaseException
+            What it raises.
+        ConfigError
+            If the future has not failed.
+        """
+        if future.exception() is None or future.cancelled():
+            raise ConfigError(f"the future {future.key!r} is {future.status}; only one that failed can be run again")
+        recreate(future.call.way()[0])
+
+    @property
+    def last_run(self) -> Run | None:
+        """Figures of the graph computed last, or None."""
+        return self._latest
+
+    # --- the client itself --------------------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed, or of no use because this process was forked."""
+        return bool(self._engine.closed)
+
+    def close(self) -> Any:
+        """Cancel what has not begun, and let go of threads and workers."""
+        if self.asynchronous:
+            return _in_thread(self._close)
+        return self._close()
+
+    def _close(self) -> None:
+        self._finalizer.detach()
+        self._engine.close()
+        current.leave(self)
+
+    def __enter__(self) -> Self:
+        self._engine.check()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    async def __aenter__(self) -> Self:
+        self._engine.check()
+        self.asynchronous = True
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await _in_thread(self._close)
+
+    def dask_settings(self) -> dict[str, Any]:
+        """Return what Dask's configuration has to have while this client is current."""
+        settings: dict[str, Any] = {"scheduler": self.get}
+        if self._options.store is not None or self._options.granules in ("auto", "processes"):
+            settings["dataframe.shuffle.method"] = "tasks"
+        return settings
+
+    def __repr__(self) -> str:
+        options = self._options
+        state = "closed" if self.closed else f"{len(self._engine.undone)} calls not done"
+        where = "" if options.store is None else ", with a store"
+        return f"<Client: {options.platform}, {self.workers} workers, granules: {options.granules}{where}; {state}>"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<code>{escape(repr(self))}</code>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a client belongs to its process; within a task, wukong.get_client() finds one")
+
+
+def _collect(obj: Any, found: dict[Future, None]) -> None:
+    """Add the futures in an object."""
+    if isinstance(obj, Future):
+        found[obj] = None
+    elif type(obj) is dict:
+        for item in obj.values():
+            _collect(item, found)
+    elif type(obj) in _SEVERAL:
+        for item in obj:
+            _collect(item, found)
+
+
+_SKIPPED = object()
+
+
+def _values(obj: Any, errors: str) -> Any:
+    """Return an object with values in the places of its futures, which are done."""
+    if isinstance(obj, Future):
+        return _SKIPPED if errors == "skip" and obj.exception() is not None else obj.result()
+    if type(obj) is dict:
+        pairs = {key: _values(item, errors) for key, item in obj.items()}
+        return {key: value for key, value in pairs.items() if value is not _SKIPPED}
+    if type(obj) in _SEVERAL:
+        items = [_values(item, errors) for item in obj]
+        return type(obj)([value for value in items if value is not _SKIPPED])
+    return obj
+
+
+async def _in_thread(function: Callable[[], Any]) -> Any:
+    from asyncio import to_thread
+
+    return await to_thread(function)
+
+
+def _close_elsewhere(engine: Engine) -> None:
+    """Close the engine of a client that was collected: in a thread, since anybody's lock may be held here."""
+    if engine.closed:
+        return
+    try:
+        Thread(target=engine.close, name="wukong-close", daemon=True).start()
+    except RuntimeError:  # the interpreter is on its way out, and closes what is left itself
+        return

@@ -1,0 +1,442 @@
+"""The engine of submitted calls: runs each when its inputs are there, and tells those who wait. No client, no futures.
+
+One lock guards every call that is not done. Whoever waits for a call that nobody has begun runs it himself, if there
+is room; so one call after the other costs no switch of threads, and calls may wait for calls at any depth.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from threading import Lock
+from time import monotonic
+from typing import Any
+from weakref import WeakSet, WeakValueDictionary
+
+from wukong.errors import ClientClosed
+from wukong.executor.effects import Raised
+from wukong.scheduler.futures.call import (
+    CANCELLED,
+    FAILED,
+    FINISHED,
+    READY,
+    RUNNING,
+    WAITING,
+    Call,
+)
+from wukong.scheduler.futures.lanes import Lane, Turn, here
+
+#: Calls that one thread may have on its stack by running what it waits for; deeper ones go to another thread.
+_DEEPEST = 16
+_CLOSED = "this client is closed"
+
+
+class Signal:
+    """Something that one thread waits for and any other may give, once."""
+
+    __slots__ = ("_lock", "given")
+
+    def __init__(self) -> None:
+        self.given = False
+        self._lock = Lock()
+        self._lock.acquire()
+
+    def give(self) -> None:
+        """Let the waiting thread go on."""
+        self.given = True
+        self._lock.release()
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait so many seconds, or until it is given; return whether it is."""
+        return self._lock.acquire(timeout=-1 if timeout is None else max(timeout, 0))
+
+
+class Engine:
+    """Calls, those who wait for them, and the lanes that run them.
+
+    Parameters
+    ----------
+    workers : int
+        How many calls run at once.
+
+    Attributes
+    ----------
+    calls : mapping of key to Call
+        Those that somebody still holds.
+    undone : set of Call
+        Those that are not done: a call runs even if nobody waits for it.
+    owner : callable
+        Gives whose engine it is, or None.
+    threads, jobs : Lane
+        Where calls run in this process, and where whole graphs do, which have workers of their own.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.lock = Lock()
+        self.closed = ""
+        self.owner: Callable[[], Any] = _nobody
+        self.calls: WeakValueDictionary[Any, Call] = WeakValueDictionary()
+        self.undone: set[Call] = set()
+        self.loose = Turn()
+        self.threads = Lane(self, workers, "wukong-call")
+        self.jobs = Lane(self, max(workers, 4), "wukong-job")
+        _engines.add(self)
+
+    # --- in -----------------------------------------------------------------------------------------------------------
+
+    def submit(self, calls: Iterable[Call], lane: Any = None, turn: Turn | None = None) -> None:
+        """Have calls run, each when its inputs are there.
+
+        Parameters
+        ----------
+        calls : iterable of Call
+            New ones.
+        lane : Lane, optional
+            Where they run; threads of this process if None.
+        turn : Turn, optional
+            Whom they take turns with: all other calls if None, or, within a call, the others of its group.
+
+        Raises
+        ------
+        ClientClosed
+        """
+        done: list[Call] = []
+        if turn is None:
+            turn = self.loose if here.call is None or here.call.engine is not self else here.call.turn
+        with self.lock:
+            self.check()
+            for call in calls:
+                call.turn, call.lane = turn, lane or self.threads
+                self.calls[call.key] = call
+                self.undone.add(call)
+                for read in call.inputs:
+                    if read.state > FINISHED:
+                        self._end(call, read.state, done, cause=read)
+                        break
+                    if read.state != FINISHED:
+                        read.readers.append(call)
+                        call.missing += 1
+                else:
+                    if not call.missing:
+                        self._ready(call, done)
+            self._spread(done)
+        _tell(done)
+
+    def give(self, key: Any, value: Any) -> Call:
+        """Return a call that is done: a value under a name."""
+        call = Call(self, key, None)
+        call.value, call.has_value, call.state = value, True, FINISHED
+        with self.lock:
+            self.check()
+            self.calls[key] = call
+        return call
+
+    def check(self) -> None:
+        """Raise if the client is closed.
+
+        Raises
+        ------
+        ClientClosed
+        """
+        if self.closed:
+            raise ClientClosed(f"{self.closed}; make a new one: wukong.Client()")
+
+    # --- run ----------------------------------------------------------------------------------------------------------
+
+    def perform(self, call: Call) -> None:
+        """Run a call in this thread."""
+        outer = here.call
+        here.call = call
+        here.depth += 1
+        try:
+            started, call.started = call.started, None
+            if started is not None and not started():
+                self.cancel([call])
+                return
+            value = call.perform() if call.context is None else call.context.run(call.perform)
+        except BaseException as error:
+            here.call = outer
+            # Our own frames say nothing, and would keep what they refer to alive.
+            trace = error.__traceback__
+            error.__traceback__ = (trace.tb_next and trace.tb_next.tb_next) if trace is not None else None
+            self.failed(call, error)
+        else:
+            here.call = outer
+            self.finished(call, value)
+        finally:
+            here.call = outer
+            here.depth -= 1
+
+    def finished(self, call: Call, value: Any = None, sealed: Any = None) -> None:
+        """Note that a call is through and gave this value, or, if `sealed` is not None, what can be opened to it."""
+        done: list[Call] = []
+        with self.lock:
+            if call.done:
+                return
+            call.value, call.sealed, call.has_value = value, sealed, sealed is None
+            self._end(call, FINISHED, done)
+            self._spread(done)
+        _tell(done)
+
+    def failed(self, call: Call, error: BaseException) -> None:
+        """Note that a call raised; it runs again if it may."""
+        done: list[Call] = []
+        with self.lock:
+            if call.done:
+                return
+            if call.retries > 0 and isinstance(error, Exception):
+                call.retries -= 1
+                call.state = READY
+                call.lane.put_back(call)
+                return
+            call.error = error
+            self._end(call, FAILED, done)
+            self._spread(done)
+        _tell(done)
+
+    def open(self, call: Call) -> Any:
+        """Return the value of a call that is finished."""
+        if not call.has_value:
+            call.value = self.unseal(call.sealed)
+            call.has_value = True
+        return call.value
+
+    def unseal(self, sealed: Any) -> Any:
+        """Return the object in what came from another process."""
+        raise NotImplementedError
+
+    def _ready(self, call: Call, done: list[Call]) -> None:
+        if call.lane is SELECT:
+            value = call.inputs[0].value[call.part]
+            if type(value) is Raised:
+                call.error = value.error
+                self._end(call, FAILED, done)
+            else:
+                call.value, call.has_value = value, True
+                self._end(call, FINISHED, done)
+        else:
+            call.state = READY
+            call.lane.push(call)
+
+    def _end(self, call: Call, state: int, done: list[Call], cause: Call | None = None) -> None:
+        # Those who see the state without the lock rely on the rest.
+        call.cause = cause
+        call.state = state
+        if state != FAILED:
+            call.forget()
+        self.undone.discard(call)
+        done.append(call)
+
+    def _spread(self, done: list[Call]) -> None:
+        """Go on with the readers of calls that are done, which may be done with them."""
+        for call in done:
+            readers, call.readers = call.readers, []
+            for reader in readers:
+                if reader.done:
+                    continue
+                if call.state != FINISHED:
+                    self._end(reader, call.state, done, cause=call)
+                    continue
+                reader.missing -= 1
+                if not reader.missing:
+                    self._ready(reader, done)
+
+    # --- out ----------------------------------------------------------------------------------------------------------
+
+    def cancel(self, calls: Iterable[Call], begun: bool = True) -> list[Call]:
+        """Cancel calls, and with them those that need them.
+
+        Parameters
+        ----------
+        calls : iterable of Call
+            Those to cancel; nothing happens to those that are done.
+        begun : bool
+            Whether to cancel those that run, too: they run on, but nobody will see what comes of them.
+
+        Returns
+        -------
+        list of Call
+            Those that were cancelled before they began.
+        """
+        done: list[Call] = []
+        spared: list[Call] = []
+        with self.lock:
+            for call in calls:
+                if call.done or (call.state == RUNNING and not begun):
+                    continue
+                if call.state != RUNNING:
+                    spared.append(call)
+                whole = call.inputs[0] if call.lane is SELECT else None
+                self._end(call, CANCELLED, done)
+                if whole is not None and not whole.done and all(part.done for part in whole.readers):
+                    self._end(whole, CANCELLED, done)
+            self._spread(done)
+        _tell(done)
+        return spared
+
+    def wait(
+        self, calls: Collection[Call], timeout: float | None = None, first: bool = False, failing: bool = False
+    ) -> bool:
+        """Wait until calls are done, and meanwhile run those that nobody has begun.
+
+        Parameters
+        ----------
+        calls : collection of Call
+            What to wait for.
+        timeout : float, optional
+            Seconds; then nothing is run here, since nobody could interrupt it.
+        first : bool
+            Whether one of them will do.
+        failing : bool
+            Whether one will do that has no value.
+
+        Returns
+        -------
+        bool
+            Whether they are done.
+        """
+        left = [call for call in calls if not call.done]
+        if not left or (first and len(left) < len(calls)):
+            return True
+        self.check()
+        if timeout is None:
+            self.help(left, first)
+        signal, counting = Signal(), Lock()
+        count = 1 if first else len(left)
+
+        def tick(call: Call) -> None:
+            nonlocal count
+            with counting:
+                count = 0 if failing and count > 0 and call.state != FINISHED else count - 1
+                if count:
+                    return
+            signal.give()
+
+        for call in left:
+            self.watch(call, tick)
+        try:
+            return self.block(signal, timeout)
+        finally:
+            if first or failing or not signal.given:
+                self.ignore(left, tick)
+
+    def block(self, signal: Signal, timeout: float | None) -> bool:
+        """Wait for a signal, or so many seconds; if it is a call that waits, its place is free meanwhile."""
+        if signal.given:
+            return True
+        self.check()
+        with aside():
+            return signal.wait(timeout)
+
+    def watch(self, call: Call, callback: Callable[[Call], None]) -> None:
+        """Have `callback(call)` called when a call is done: by whoever ends it, or, if it is done, right here."""
+        if not call.done:
+            with self.lock:
+                if not call.done:
+                    call.callbacks.append(callback)
+                    return
+        callback(call)
+
+    def ignore(self, calls: Iterable[Call], callback: Callable[[Call], None]) -> None:
+        """Undo `watch`."""
+        with self.lock:
+            for call in calls:
+                if callback in call.callbacks:
+                    call.callbacks.remove(callback)
+
+    def help(self, calls: list[Call], first: bool = False) -> None:
+        """Run what is needed for these calls and can be run now, one after the other; until one is done, if `first`."""
+        asyncio = sys.modules.get("asyncio")
+        # A loop of asyncio must not find itself around a task.
+        if here.depth >= _DEEPEST or (asyncio is not None and asyncio._get_running_loop() is not None):
+            return
+        needed = calls[::-1]
+        seen: set[Call] = set()
+        while needed:
+            call = needed[-1]
+            if call.state == READY:
+                self._run_here(call)
+            elif call.state == WAITING and call not in seen:
+                seen.add(call)
+                needed.extend(call.inputs)
+                continue
+            if first and any(call.done for call in calls):
+                return
+            needed.pop()
+
+    def _run_here(self, call: Call) -> None:
+        with aside():
+            with self.lock:
+                if not call.lane.claim(call):
+                    return
+            self.perform(call)
+            with self.lock:
+                call.lane.leave()
+
+    # --- end ----------------------------------------------------------------------------------------------------------
+
+    def close(self, why: str = _CLOSED) -> None:
+        """Cancel every call and let the threads end; a call that runs goes on to its end."""
+        with self.lock:
+            if self.closed:
+                return
+            self.closed = why
+            self.threads.close()
+            self.jobs.close()
+            undone = list(self.undone)
+        self.cancel(undone)
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """Give up the place of the call that runs in this thread, if one does, while it waits for others."""
+    call = here.call
+    if call is None:
+        yield
+        return
+    with call.engine.lock:
+        call.lane.leave()
+    try:
+        yield
+    finally:
+        with call.engine.lock:
+            call.lane.come_back()
+
+
+def _nobody() -> None:
+    return None
+
+
+def _tell(done: list[Call]) -> None:
+    """Call the callbacks of calls that are done. No lock is held."""
+    for call in done:
+        callbacks, call.callbacks = call.callbacks, []
+        for callback in callbacks:
+            try:
+                callback(call)
+            except Exception:
+                from logging import getLogger
+
+                getLogger("wukong").exception("a callback of the future of %r raised", call.key)
+
+
+def remaining(deadline: float | None) -> float | None:
+    """Return the seconds that are left until a time of `time.monotonic`; None if there is none."""
+    return None if deadline is None else max(deadline - monotonic(), 0.0)
+
+
+#: Stands for a lane: the call is a part of the value of its input, and done with it.
+SELECT: Any = object()
+
+_engines: WeakSet[Engine] = WeakSet()
+
+
+def _forked() -> None:
+    """Refuse clients of the parent in a forked child: their threads and workers are not there."""
+    for engine in list(_engines):
+        engine.lock = Lock()
+        engine.closed = f"this client was made in process {os.getppid()}, which this one was forked from"
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

@@ -1,0 +1,162 @@
+"""Where calls run, in what order, and how many at once. Here: threads of this process.
+
+Order: higher priority first; of equal priority, turns are taken fairly (start-time fair queueing): each group of calls,
+such as one `map`, has a clock that ticks with each of its calls, and a group that comes late starts at the time of
+those served now. So a call that comes after a thousand others of another group is one of the next to run.
+"""
+
+import threading
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Any
+
+from wukong.scheduler.futures.call import READY, RUNNING, Call
+
+if TYPE_CHECKING:
+    from wukong.scheduler.futures.engine import Engine
+
+
+class Turn:
+    """The clock of a group of calls that take turns with those of other groups."""
+
+    __slots__ = ("last",)
+
+    def __init__(self) -> None:
+        self.last = 0.0
+
+
+class Queue:
+    """Calls that are ready, the next one to run first. The engine's lock guards it."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, float, int, Call]] = []
+        self._now = 0.0
+
+    def push(self, call: Call) -> None:
+        """Add a call, at the end of its group."""
+        turn = call.turn
+        call.tag = turn.last = max(self._now, turn.last) + 1
+        self.put_back(call)
+
+    def put_back(self, call: Call) -> None:
+        """Add a call that had its turn before."""
+        heappush(self._heap, (-call.priority, call.tag, call.number, call))
+
+    def pop(self) -> Call | None:
+        """Take the next call; those that are no longer ready are passed over."""
+        heap = self._heap
+        while heap:
+            call = heappop(heap)[-1]
+            if call.state == READY:
+                self._now = max(self._now, call.tag)
+                return call
+        return None
+
+    def __bool__(self) -> bool:
+        heap = self._heap
+        while heap and heap[0][-1].state != READY:
+            heappop(heap)
+        return bool(heap)
+
+
+class Lane:
+    """Threads that run calls.
+
+    A thread that waits in a call for other calls does not count as at work, so another may run meanwhile: however deep
+    calls wait for calls, some thread is free to run them.
+
+    Parameters
+    ----------
+    engine : Engine
+        Whose lock guards all of it.
+    most : int
+        How many calls run at once.
+    name : str
+        Of the threads.
+
+    Attributes
+    ----------
+    working : int
+        Calls that run and do not wait for others.
+    """
+
+    def __init__(self, engine: "Engine", most: int, name: str) -> None:
+        self.most = most
+        self.working = 0
+        self._engine = engine
+        self._name = name
+        self._queue = Queue()
+        self._spare = 0  # threads that are on their way here, or wait here, for a call
+        self._called = threading.Condition(engine.lock)
+        self._closed = False
+
+    def push(self, call: Call) -> None:
+        """Have a call run when its turn comes. The lock must be held."""
+        self._queue.push(call)
+        self._summon()
+
+    def put_back(self, call: Call) -> None:
+        """Have a call run that has run before. The lock must be held."""
+        self._queue.put_back(call)
+        self._summon()
+
+    def claim(self, call: Call) -> bool:
+        """Let the asking thread run this call if it is ready and there is room. The lock must be held."""
+        if call.state != READY or self.working >= self.most or self._closed:
+            return False
+        self.working += 1
+        call.state = RUNNING
+        return True
+
+    def leave(self) -> None:
+        """Note that a call that runs begins to wait for others, or has ended. The lock must be held."""
+        self.working -= 1
+        self._summon()
+
+    def come_back(self) -> None:
+        """Note that a call that runs has done with waiting. The lock must be held."""
+        self.working += 1
+
+    def close(self) -> None:
+        """Let the threads end, each after the call that it runs. The lock must be held."""
+        self._closed = True
+        self._called.notify_all()
+
+    def _summon(self) -> None:
+        """See to it that a thread comes for the next call, if one may run."""
+        if self.working >= self.most or not self._queue or self._closed:
+            return
+        if self._spare:
+            self._called.notify()
+        else:
+            self._spare += 1
+            threading.Thread(target=self._serve, name=self._name, daemon=True).start()
+
+    def _serve(self) -> None:
+        lock, queue, engine = self._engine.lock, self._queue, self._engine
+        while True:
+            with lock:
+                while self._closed or self.working >= self.most or (call := queue.pop()) is None:
+                    if self._closed:
+                        self._spare -= 1
+                        return
+                    self._called.wait()
+                self._spare -= 1
+                self.working += 1
+                call.state = RUNNING
+                self._summon()
+            engine.perform(call)
+            # A large value must not live on in a thread that has nothing to do.
+            del call
+            with lock:
+                self._spare += 1
+                self.working -= 1
+
+
+class Here(threading.local):
+    """What the present thread is at: the call that it runs, if any, and how many calls are on its stack."""
+
+    call: Any = None
+    depth = 0
+
+
+here = Here()

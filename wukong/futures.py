@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, NoReturn, Self
 from wukong.errors import CannotTravel
 from wukong.scheduler.dask.collections import TaskRef
 from wukong.scheduler.futures.call import CANCELLED, FAILED, FINISHED, Call, FutureCancelled
-from wukong.scheduler.futures.engine import Signal, remaining
 from wukong.scheduler.futures.outcome import outcome
+from wukong.scheduler.futures.waiting import Signal, remaining
 
 __all__ = ["Future", "FutureCancelled", "as_completed", "wait"]
 

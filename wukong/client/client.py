@@ -12,7 +12,8 @@ from dask import config as dask_config
 from wukong import config
 from wukong.client import current
 from wukong.client.functions import get
-from wukong.client.jobs import recreate, work, work_through
+from wukong.client.jobs import recreate, submit_as_one, submit_job
+from wukong.client.values import SEVERAL, collect, values
 from wukong.errors import ConfigError
 from wukong.events import Run
 from wukong.futures import Future
@@ -26,15 +27,14 @@ from wukong.scheduler.dask.collections import (
     traversed,
 )
 from wukong.scheduler.dask.graphs import flatten, merge
-from wukong.scheduler.futures.call import Call, Container, Input, lift
-from wukong.scheduler.futures.engine import SELECT, Engine
+from wukong.scheduler.futures.call import Call, lift
+from wukong.scheduler.futures.engine import Engine
 from wukong.scheduler.futures.lanes import Turn
 
 if TYPE_CHECKING:
     from wukong.client.executor import ClientExecutor
 
 _DEFAULTS = config.Options()
-_SEVERAL = (list, tuple, set, frozenset)
 _names = count()
 
 
@@ -101,9 +101,9 @@ class Client:
             read = futures_read(nodes, flatten(keys), self._engine.calls)
             self._engine.wait(read.values(), failing=True)
             cache.update((key, Future(call).result()) for key, call in read.items())
-        values = get(nodes, keys, **{**self._given(), **kwargs}, cache=cache or None)
+        results = get(nodes, keys, **{**self._given(), **kwargs}, cache=cache or None)
         self._ran()
-        return values
+        return results
 
     def compute(
         self,
@@ -142,8 +142,8 @@ class Client:
         Future, or futures in the shape of `collections`
         """
         shape = collections
-        items = list(shape.values()) if type(shape) is dict else list(shape) if type(shape) in _SEVERAL else [shape]
-        if traverse and type(shape) in (dict, *_SEVERAL):
+        items = list(shape.values()) if type(shape) is dict else list(shape) if type(shape) in SEVERAL else [shape]
+        if traverse and type(shape) in (dict, *SEVERAL):
             items = [traversed(item) for item in items]
         variables = [item for item in items if is_dask_collection(item)]
         found: list[Any] = []
@@ -157,7 +157,7 @@ class Client:
             items = self.gather(items, asynchronous=False)
         if type(shape) is dict:
             return dict(zip(shape, items, strict=True))
-        return type(shape)(items) if type(shape) in _SEVERAL else items[0]
+        return type(shape)(items) if type(shape) in SEVERAL else items[0]
 
     def persist(
         self, collections: Any, optimize_graph: bool = True, *, priority: float = 0, retries: int = 0, **_: Any
@@ -170,33 +170,17 @@ class Client:
         optimize_graph, priority, retries
             As in `compute`.
         """
-        items = list(collections) if type(collections) in _SEVERAL else [collections]
+        items = list(collections) if type(collections) in SEVERAL else [collections]
         if not items:
             return collections
         graph, keys, rebuild = persisted(items, optimize_graph)
         built = rebuild(self._job(graph, keys, priority, retries))
-        return type(collections)(built) if type(collections) in _SEVERAL else built[0]
+        return type(collections)(built) if type(collections) in SEVERAL else built[0]
 
     def _job(self, graph: Any, keys: list[Any], priority: float, retries: int) -> dict[Any, Future]:
         """Have a graph computed in the background and return a future for each key."""
-        engine = self._engine
-        read = futures_read(graph, keys, engine.calls) if engine.calls else {}
-        cache = Container(dict, [Input(index) for index in range(len(read))], tuple(read))
-        wanted = list(dict.fromkeys(keys))
-        args = Container(tuple, [graph, wanted, self._given(), retries, weakref.WeakMethod(self._ran), cache])
-        job = Call(
-            engine,
-            f"job-{next(_names)}",
-            work,
-            args,
-            inputs=tuple(read.values()),
-            priority=priority,
-            context=copy_context(),
-        )
-        parts = {key: Call(engine, key, None, inputs=(job,), part=index) for index, key in enumerate(wanted)}
-        engine.submit([job], engine.jobs, Turn())
-        engine.submit(parts.values(), SELECT)
-        return {key: Future(call) for key, call in parts.items()}
+        job = submit_job(self._engine, graph, keys, self._given(), priority, retries, weakref.WeakMethod(self._ran))
+        return {key: Future(call) for key, call in job.items()}
 
     def _given(self) -> dict[str, Any]:
         return {name: getattr(self._options, name) for name in config.NAMES}
@@ -303,31 +287,8 @@ class Client:
             self._engine.submit(calls, None, turn)
         else:
             for start in range(0, len(calls), batch_size):
-                self._submit_as_one(calls[start : start + batch_size], turn)
+                submit_as_one(self._engine, calls[start : start + batch_size], turn)
         return futures
-
-    def _submit_as_one(self, calls: list[Call], turn: Turn) -> None:
-        """Have calls run one after the other, as one call of which they are parts."""
-        inputs = {read: index for index, read in enumerate(dict.fromkeys(read for c in calls for read in c.inputs))}
-        items = []
-        for part, call in enumerate(calls):
-            own = Container(tuple, [Input(inputs[read]) for read in call.inputs])
-            items.append(Container(tuple, [call.function, call.args, call.kwargs, call.retries, own]))
-            call.forget()
-            call.part, call.inputs = part, ()
-        whole = Call(
-            self._engine,
-            f"batch-{next(_names)}",
-            work_through,
-            Container(tuple, [Container(list, items)]),
-            inputs=tuple(inputs),
-            priority=calls[0].priority,
-            context=copy_context(),
-        )
-        for call in calls:
-            call.inputs = (whole,)
-        self._engine.submit([whole], None, turn)
-        self._engine.submit(calls, SELECT)
 
     def _key(self, function: Any, args: Any, kwargs: Any, key: Any, pure: bool) -> Any:
         if key is not None:
@@ -379,21 +340,21 @@ class Client:
         if self.asynchronous if asynchronous is None else asynchronous:
             return self._gather(futures, errors)
         found: dict[Future, None] = {}
-        _collect(futures, found)
+        collect(futures, found)
         self._engine.wait([future.call for future in found], failing=errors == "raise")
         if errors == "raise":
             for future in found:
                 if future.done():
                     future.result()
-        return _values(futures, errors)
+        return values(futures, errors)
 
     async def _gather(self, futures: Any, errors: str) -> Any:
         from asyncio import gather
 
         found: dict[Future, None] = {}
-        _collect(futures, found)
+        collect(futures, found)
         await gather(*found, return_exceptions=errors == "skip")
-        return _values(futures, errors)
+        return values(futures, errors)
 
     def scatter(self, data: Any, broadcast: bool = False, hash: bool = False) -> Any:  # noqa: ARG002 - see below
         """Return futures of values: of a list, tuple, set or dictionary one for each item; else one.
@@ -415,7 +376,7 @@ class Client:
 
         if type(data) is dict:
             return {key: give(value, key) for key, value in data.items()}
-        return type(data)(map(give, data)) if type(data) in _SEVERAL else give(data)
+        return type(data)(map(give, data)) if type(data) in SEVERAL else give(data)
 
     def cancel(self, futures: Any) -> None:
         """Cancel futures, and those that need them.
@@ -424,7 +385,7 @@ class Client:
         gives is dropped.
         """
         found: dict[Future, None] = {}
-        _collect(futures, found)
+        collect(futures, found)
         self._engine.cancel([future.call for future in found])
 
     def executor(self, priority: float = 0) -> "ClientExecutor":
@@ -508,34 +469,6 @@ class Client:
 
     def __reduce__(self) -> Any:
         raise TypeError("a client belongs to its process; within a task, wukong.get_client() finds one")
-
-
-def _collect(obj: Any, found: dict[Future, None]) -> None:
-    """Add the futures in an object."""
-    if isinstance(obj, Future):
-        found[obj] = None
-    elif type(obj) is dict:
-        for item in obj.values():
-            _collect(item, found)
-    elif type(obj) in _SEVERAL:
-        for item in obj:
-            _collect(item, found)
-
-
-_SKIPPED = object()
-
-
-def _values(obj: Any, errors: str) -> Any:
-    """Return an object with values in the places of its futures, which are done."""
-    if isinstance(obj, Future):
-        return _SKIPPED if errors == "skip" and obj.exception() is not None else obj.result()
-    if type(obj) is dict:
-        pairs = {key: _values(item, errors) for key, item in obj.items()}
-        return {key: value for key, value in pairs.items() if value is not _SKIPPED}
-    if type(obj) in _SEVERAL:
-        items = [_values(item, errors) for item in obj]
-        return type(obj)([value for value in items if value is not _SKIPPED])
-    return obj
 
 
 async def _in_thread(function: Callable[[], Any]) -> Any:

@@ -1,0 +1,188 @@
+"""Waiting for calls. Whoever waits for a call that nobody has begun runs it himself, if there is room.
+
+So one call after the other costs no switch of threads. A call that waits for others gives up its place meanwhile, so
+calls may wait for calls at any depth.
+"""
+
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from threading import Lock
+from time import monotonic
+
+from wukong.errors import ClientClosed
+from wukong.scheduler.futures.call import FINISHED, READY, WAITING, Call
+from wukong.scheduler.futures.lanes import here
+
+#: Calls that one thread may have on its stack by running what it waits for; deeper ones go to another thread.
+_DEEPEST = 16
+
+
+class Signal:
+    """Something that one thread waits for and any other may give, once."""
+
+    __slots__ = ("_lock", "given")
+
+    def __init__(self) -> None:
+        self.given = False
+        self._lock = Lock()
+        self._lock.acquire()
+
+    def give(self) -> None:
+        """Let the waiting thread go on."""
+        self.given = True
+        self._lock.release()
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait so many seconds, or until it is given; return whether it is."""
+        return self._lock.acquire(timeout=-1 if timeout is None else max(timeout, 0))
+
+
+class Waiting:
+    """What an engine has for those who wait.
+
+    Attributes
+    ----------
+    lock : Lock
+        Guards every call that is not done.
+    closed : str
+        Why nothing runs any more; empty while it does.
+    """
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.closed = ""
+
+    def perform(self, call: Call) -> None:
+        """Run a call in this thread."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Raise if the client is closed.
+
+        Raises
+        ------
+        ClientClosed
+        """
+        if self.closed:
+            raise ClientClosed(f"{self.closed}; make a new one: wukong.Client()")
+
+    def wait(
+        self, calls: Collection[Call], timeout: float | None = None, first: bool = False, failing: bool = False
+    ) -> bool:
+        """Wait until calls are done, and meanwhile run those that nobody has begun.
+
+        Parameters
+        ----------
+        calls : collection of Call
+            What to wait for.
+        timeout : float, optional
+            Seconds; then nothing is run here, since nobody could interrupt it.
+        first : bool
+            Whether one of them will do.
+        failing : bool
+            Whether one will do that has no value.
+
+        Returns
+        -------
+        bool
+            Whether they are done.
+        """
+        left = [call for call in calls if not call.done]
+        if not left or (first and len(left) < len(calls)):
+            return True
+        self.check()
+        if timeout is None:
+            self.help(left, first)
+        signal, counting = Signal(), Lock()
+        count = 1 if first else len(left)
+
+        def tick(call: Call) -> None:
+            nonlocal count
+            with counting:
+                count = 0 if failing and count > 0 and call.state != FINISHED else count - 1
+                if count:
+                    return
+            signal.give()
+
+        for call in left:
+            self.watch(call, tick)
+        try:
+            return self.block(signal, timeout)
+        finally:
+            if first or failing or not signal.given:
+                self.ignore(left, tick)
+
+    def block(self, signal: Signal, timeout: float | None) -> bool:
+        """Wait for a signal, or so many seconds; if it is a call that waits, its place is free meanwhile."""
+        if signal.given:
+            return True
+        self.check()
+        with aside():
+            return signal.wait(timeout)
+
+    def watch(self, call: Call, callback: Callable[[Call], None]) -> None:
+        """Have `callback(call)` called when a call is done: by whoever ends it, or, if it is done, right here."""
+        if not call.done:
+            with self.lock:
+                if not call.done:
+                    call.callbacks.append(callback)
+                    return
+        callback(call)
+
+    def ignore(self, calls: Iterable[Call], callback: Callable[[Call], None]) -> None:
+        """Undo `watch`."""
+        with self.lock:
+            for call in calls:
+                if callback in call.callbacks:
+                    call.callbacks.remove(callback)
+
+    def help(self, calls: list[Call], first: bool = False) -> None:
+        """Run what is needed for these calls and can be run now, one after the other; until one is done, if `first`."""
+        asyncio = sys.modules.get("asyncio")
+        # A loop of asyncio must not find itself around a task.
+        if here.depth >= _DEEPEST or (asyncio is not None and asyncio._get_running_loop() is not None):
+            return
+        needed = calls[::-1]
+        seen: set[Call] = set()
+        while needed:
+            call = needed[-1]
+            if call.state == READY:
+                self._run_here(call)
+            elif call.state == WAITING and call not in seen:
+                seen.add(call)
+                needed.extend(call.inputs)
+                continue
+            if first and any(call.done for call in calls):
+                return
+            needed.pop()
+
+    def _run_here(self, call: Call) -> None:
+        with aside():
+            with self.lock:
+                if not call.lane.claim(call):
+                    return
+            self.perform(call)
+            with self.lock:
+                call.lane.leave()
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """Give up the place of the call that runs in this thread, if one does, while it waits for others."""
+    call = here.call
+    if call is None:
+        yield
+        return
+    with call.engine.lock:
+        call.lane.leave()
+    try:
+        yield
+    finally:
+        with call.engine.lock:
+            call.lane.come_back()
+
+
+def remaining(deadline: float | None) -> float | None:
+    """Return the seconds that are left until a time of `time.monotonic`; None if there is none."""
+    return None if deadline is None else max(deadline - monotonic(), 0.0)

@@ -17,6 +17,7 @@
     +-- ClientClosed (RuntimeError)              the client is closed, or of the process this one was forked from
     +-- JobFailed (RuntimeError)                 the job ended without its results, and not by a task's own exception
         +-- TaskLost                             a task's executors died too often, or it may run only once
+        +-- WorkerLost                           a worker process died, and what it ran cannot be run again
         +-- TaskFailed                           a task failed with an exception that could not travel
         +-- JobCancelled                         somebody cancelled it
         |   +-- FutureCancelled (CancelledError) the same of one call; in wukong.futures
@@ -96,6 +97,21 @@ class JobFailed(WukongError, RuntimeError):
 
 class TaskLost(JobFailed):
     """A task's executors died more often than is allowed, or it was marked `once` and its executor died."""
+
+
+class WorkerLost(JobFailed):
+    """A worker process died under what it ran.
+
+    Attributes
+    ----------
+    pid : int or None
+        Of the worker; None if it was never there.
+    status : int or None
+        Its exit status; minus the number of the signal that killed it; None if nobody knows.
+    """
+
+    pid: int | None = None
+    status: int | None = None
 
 
 class TaskFailed(JobFailed):

@@ -1,0 +1,524 @@
+"""A pack: worker processes of this client, the work they are offered, and what becomes of it when they die.
+
+    pack = Pack(4)                 returns at once; what is sent before a worker exists waits in its socket
+    pack.serve("op", handler)      answers what workers ask and tell
+    pack.attach(source)            has work for workers that are idle
+    pack.wake()                    there may be work now
+    pack.wait(ready, timeout)      waits, and reads and serves meanwhile (`pump`)
+
+How workers come to be is the subject of `keeper`, what they do is of `worker`, what they are given of each source.
+"""
+
+import atexit
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self, TypeAlias
+
+from wukong.errors import ClientClosed, ConfigError, WorkerLost
+from wukong.platforms.local import keeper, output
+from wukong.platforms.local.processors import threads_each, workers_here
+from wukong.platforms.local.pump import Pump
+from wukong.storage import channel
+from wukong.storage.channel import Channel
+
+if TYPE_CHECKING:
+    from wukong.storage.arena import Arena
+
+#: Workers that may die one after the other without any work being done in between.
+DEATHS: Final = 10
+
+#: Messages of one worker that are served before others are looked at.
+_AT_ONCE: Final = 64
+
+Answer: TypeAlias = tuple[Any, Sequence[int]] | None
+
+
+class Work(NamedTuple):
+    """What a worker is given.
+
+    Attributes
+    ----------
+    message : tuple
+        ``(op, *args)``; see `worker.OPS`.
+    fds : sequence of int
+        Descriptors that go with it. They stay the source's.
+    returned : callable
+        Is given ``(fds, *reply)``: the descriptors, now the source's, and what the op returned.
+    lost : callable
+        Is given a `WorkerLost` if the worker died before.
+    """
+
+    message: tuple[Any, ...]
+    fds: Sequence[int]
+    returned: Callable[..., None]
+    lost: Callable[[WorkerLost], None]
+
+
+class Source(Protocol):
+    """Somebody who has work for workers."""
+
+    def next(self, worker: "Member") -> Work | None:
+        """Return work for an idle worker, or None. The pack's lock is held."""
+
+    def abandon(self, error: WorkerLost) -> None:
+        """Note that there are no workers any more, and will be none: they died whenever they began."""
+
+
+class Member:
+    """A worker of a pack, as the client sees it.
+
+    Attributes
+    ----------
+    number : int
+        Its name; never used again.
+    pid : int or None
+        None until it has been forked.
+    tickets : int
+        Descriptor of a semaphore shared with it; see `calls`.
+    work : Work or None
+        What it is at.
+    known : dict
+        For sources: what they have sent it that it still has.
+    """
+
+    def __init__(self, number: int, channel: Channel, tickets: int) -> None:
+        self.number = number
+        self.channel = channel
+        self.tickets = tickets
+        self.pid: int | None = None
+        self.work: Work | None = None
+        self.source: Source | None = None
+        self.status: int | None = None
+        self.hung_up = False
+        self.known: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"<worker {self.number}, pid {self.pid}>"
+
+
+class Pack:
+    """A keeper and its workers. Safe to use from any thread.
+
+    Parameters
+    ----------
+    workers : int, optional
+        As many as there are processors, if not given.
+    memory_limit : int, optional
+        See `Arena`.
+
+    Attributes
+    ----------
+    lock : Lock
+        Held while sources are asked; they guard what they hold with it.
+    workers : int
+
+    Raises
+    ------
+    ConfigError
+        If this platform has no process granules.
+    """
+
+    def __init__(self, workers: int | None = None, memory_limit: int | None = None) -> None:
+        if not hasattr(os, "eventfd") or not hasattr(select, "epoll"):
+            raise ConfigError("granules='processes' needs Linux; on this platform use granules='threads'")
+        self.workers = workers or workers_here()
+        self.share = max(1, workers_here() // self.workers)
+        self._memory_limit = memory_limit
+        self._arena: Arena | None = None
+        self._owner = os.getpid()
+        self._closed = False
+        self._deaths = 0
+        self._broken: WorkerLost | None = None
+        self._numbers = 0
+        self._members: dict[int, Member] = {}
+        self._idle: list[Member] = []
+        self._sources: dict[Source, int] = {}
+        self._handlers: dict[str, Callable[..., Answer]] = {"said": output.say, "logged": output.log}
+        self._pump = Pump("wukong-reader")
+        self.lock = self._pump.lock
+        self._keeper: Channel
+        self._process: subprocess.Popen[bytes]
+        _live.add(self)
+        self._start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def arena(self) -> "Arena":
+        """Memory that its processes share."""
+        if self._arena is None:
+            from wukong.storage.arena import Arena
+            from wukong.storage.holder import serve
+
+            with self.lock:
+                if self._arena is None:
+                    self._arena = Arena(self._memory_limit)
+                    self._handlers.update(serve(self._arena))
+        return self._arena
+
+    @property
+    def ready(self) -> bool:
+        """Whether any worker is there."""
+        return any(member.pid is not None for member in list(self._members.values()))
+
+    @property
+    def idle(self) -> int:
+        """How many workers have nothing to do."""
+        return len(self._idle)
+
+    @property
+    def pids(self) -> list[int]:
+        """The process numbers of the workers that are there."""
+        return [member.pid for member in list(self._members.values()) if member.pid is not None]
+
+    def serve(self, op: str, handler: Callable[..., Answer]) -> None:
+        """Have what workers ask and tell under a name handled.
+
+        Parameters
+        ----------
+        op : str
+        handler : callable
+            ``handler(worker, fds, *args) -> None | (reply, fds)``, called by whoever reads, with no lock held. The
+            descriptors it is given are its own; those it returns stay its own, too. What it raises is raised by `ask`;
+            from a message that nobody waits for, it costs the worker its life.
+        """
+        self._handlers[op] = handler
+
+    def attach(self, source: Source) -> None:
+        """Offer a source's work to idle workers, from now on."""
+        with self.lock:
+            self._check()
+            self._sources[source] = 0
+            self._offer_all()
+
+    def detach(self, source: Source) -> None:
+        """Offer no more of it; what workers are at they finish."""
+        with self.lock:
+            self._sources.pop(source, None)
+
+    def wake(self) -> None:
+        """Offer work to idle workers, and let those who wait look again."""
+        with self.lock:
+            self._check()
+            self._offer_all()
+            self._pump.look()
+
+    def wait(self, ready: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Wait until something is so, and read and serve meanwhile; see `Pump.wait`.
+
+        Raises
+        ------
+        ClientClosed
+            If the pack is closed before.
+        WorkerLost
+            If there are no workers any more; see `DEATHS`.
+        """
+        if self._owner != os.getpid():
+            self._check()
+        so = self._pump.wait(ready, timeout)
+        if not so:
+            self._check()
+        return so
+
+    def kill(self, member: Member) -> None:
+        """End a worker and what it has started; its work is lost."""
+        with contextlib.suppress(OSError):
+            self._keeper.send(("kill", member.number))
+
+    def close(self) -> None:
+        """End every process and wait until they are gone. May be called again."""
+        with self.lock:
+            if self._closed or self._owner != os.getpid():
+                return
+            self._closed = True
+        self._pump.close()
+        lost = [member for member in self._members.values() if member.work is not None]
+        self._release()
+        try:
+            self._process.wait(10.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._arena is not None:
+            self._arena.close()
+        for member in lost:
+            assert member.work is not None
+            member.work.lost(_lost(member, "the client was closed while it worked"))
+
+    # How it begins and ends
+
+    def _start(self) -> None:
+        ours, its = channel.pair()
+        root = str(Path(keeper.__file__).parents[2])
+        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+        with its:
+            self._process = subprocess.Popen(
+                [sys.executable, *flags, "-P", "-c", keeper.START, root, str(its.fileno())],
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **threads_each(self.share, os.environ)},
+                pass_fds=[its.fileno()],
+                start_new_session=True,
+            )
+        self._keeper = Channel(ours)
+        known = [name for name in keeper.WELL_KNOWN if name in sys.modules]
+        self._keeper.send(("import", sys.path, known))
+        ours.setblocking(False)
+        self._pump.watch(self._keeper.fileno(), self._read_keeper)
+        for _ in range(self.workers):
+            self._fork()
+
+    def _fork(self) -> None:
+        ours, its = channel.pair()
+        tickets = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        ours.setblocking(False)
+        self._numbers += 1
+        member = Member(self._numbers, Channel(ours), tickets)
+        with its, contextlib.suppress(OSError):  # if the keeper is gone, so will be the new worker's other end
+            self._keeper.send(("fork", member.number), [its.fileno(), tickets])
+        self._members[member.number] = member
+        self._pump.watch(member.channel.fileno(), lambda events: self._read(member, events))
+        self._idle.append(member)
+
+    def _check(self) -> None:
+        if self._owner != os.getpid():
+            raise ClientClosed(
+                f"this client belongs to process {self._owner}, from which this one ({os.getpid()}) was forked; "
+                "its workers do not hear us. Make a client of your own here, or start processes with 'spawn'."
+            )
+        if self._closed:
+            raise ClientClosed("this client is closed, and its workers are gone. Make a new one.")
+        if self._broken is not None:
+            raise WorkerLost(*self._broken.args)
+
+    def _release(self) -> None:
+        """Close every descriptor: the keeper and the workers end with them."""
+        self._keeper.close()
+        for member in self._members.values():
+            member.channel.close()
+            os.close(member.tickets)
+        self._pump.release()
+
+    def _forget(self) -> None:
+        # In a forked child: the processes are to end with their owner, not with its children.
+        if not self._closed:
+            self._closed = True
+            self._release()
+            self._process.returncode = 0  # not our child, so nobody's to wait for
+
+    # Offering work. The lock is held.
+
+    def _offer_all(self) -> None:
+        # The one that was at work last is the warmest.
+        for member in self._idle[::-1]:
+            if not self._offer(member):
+                break
+
+    def _offer(self, member: Member) -> bool:
+        """Give an idle worker something to do, if there is anything."""
+        for source in sorted(self._sources, key=self._sources.__getitem__):
+            work = source.next(member)
+            if work is not None:
+                self._idle.remove(member)
+                self._sources[source] += 1
+                member.work, member.source = work, source
+                self._send(member, work.message, work.fds)
+                return True
+        return False
+
+    def _send(self, member: Member, message: tuple[Any, ...], fds: Sequence[int]) -> None:
+        # If it is dead, its end will be read soon, and tells the source.
+        with contextlib.suppress(OSError):
+            member.channel.send(message, fds)
+            if member.channel.unsent:
+                self._pump.watch_writing(member.channel.fileno(), True)
+
+    def _through(self, member: Member) -> Work:
+        """Note that a worker is through with its work, which is returned."""
+        work, source = member.work, member.source
+        assert work is not None
+        member.work = member.source = None
+        if source in self._sources:
+            self._sources[source] -= 1
+        return work
+
+    # Reading. No lock is held.
+
+    def _read(self, member: Member, events: int) -> bool:
+        """Serve messages of a worker; return whether there may be more."""
+        try:
+            if events & select.EPOLLOUT and member.channel.flush():
+                self._pump.watch_writing(member.channel.fileno(), False)
+            for _ in range(_AT_ONCE):
+                try:
+                    message, fds = member.channel.receive()
+                except BlockingIOError:
+                    return False
+                self._serve(member, message, fds)
+                if member.work is None:
+                    # It has nothing more to say.
+                    return False
+        except (EOFError, OSError):
+            self._hung_up(member)
+            return False
+        except BaseException as error:
+            # Something was taken from the socket and not served, so nobody knows any more what this worker is at.
+            self.kill(member)
+            if not isinstance(error, Exception):
+                raise
+            sys.excepthook(type(error), error, error.__traceback__)
+        return True
+
+    def _serve(self, member: Member, message: tuple[Any, ...], fds: list[int]) -> None:
+        kind = message[0]
+        if kind == "returned":
+            with self.lock:
+                self._deaths = 0
+                work = self._through(member)
+            try:
+                work.returned(fds, *message[1:])
+            finally:
+                with self.lock:
+                    self._idle.append(member)
+                    self._offer(member)
+        elif kind == "tell":
+            self._handlers[message[1]](member, fds, *message[2])
+        else:
+            try:
+                answer = self._handlers[message[1]](member, fds, *message[2])
+            except Exception as error:
+                self._send(member, ("raised", error), ())
+            else:
+                reply, fds_back = answer or (None, ())
+                self._send(member, ("answer", reply), fds_back)
+
+    def _read_keeper(self, _: int) -> None:
+        try:
+            (op, number, what), _fds = self._keeper.receive()
+        except BlockingIOError:
+            return
+        except (EOFError, OSError):
+            self._keeper_ended()
+            return
+        member = self._members.get(number)
+        if member is None:
+            return
+        if op == "forked":
+            member.pid = what
+            return
+        member.status = what
+        # What it sent before it died is here.
+        while not member.hung_up and self._read(member, select.EPOLLIN):
+            pass
+        self._bury([member])
+
+    # Deaths
+
+    def _hung_up(self, member: Member) -> None:
+        """Note that a worker's socket has been read to its end; the keeper will say how it ended."""
+        member.hung_up = True
+        self._pump.unwatch(member.channel.fileno())
+
+    def _keeper_ended(self) -> None:
+        # Its workers end with it.
+        self._pump.unwatch(self._keeper.fileno())
+        self._keeper.close()
+        self._process.wait(10.0)
+        members = list(self._members.values())
+        for member in members:
+            while not member.hung_up and self._read(member, select.EPOLLIN):
+                pass
+        with self.lock:
+            if not self._closed:
+                self._start()
+        self._bury(members)
+
+    def _bury(self, members: Sequence[Member]) -> None:
+        """Let go of workers that are dead, and have others in their places."""
+        lost: list[tuple[Work, Member]] = []
+        with self.lock:
+            if self._closed:
+                return
+            self._deaths += 1
+            for member in members:
+                del self._members[member.number]
+                if member.work is None:
+                    self._idle.remove(member)
+                else:
+                    lost.append((self._through(member), member))
+                if not member.hung_up:
+                    self._hung_up(member)
+                member.channel.close()
+            if self._deaths > DEATHS:
+                self._give_up(members[0])
+            while len(self._members) < self.workers and self._broken is None:
+                self._fork()
+        for member in members:
+            if self._arena is not None:
+                self._arena.gone(member)
+        for work, member in lost:
+            work.lost(_lost(member))
+        for member in members:
+            os.close(member.tickets)
+        if self._broken is not None:
+            for source in list(self._sources):
+                source.abandon(self._broken)
+        with self.lock:
+            if not self._closed:
+                self._offer_all()
+                self._pump.look()
+
+    def _give_up(self, last: Member) -> None:
+        self._broken = _lost(last)
+        self._broken.args = (
+            f"{DEATHS + 1} workers died one after the other, and nothing was done in between; the last: "
+            f"{self._broken} No more are started. Look for what kills them, such as a memory limit; make a new client.",
+        )
+        self._pump.stop()
+
+
+def _lost(member: Member, why: str | None = None) -> WorkerLost:
+    status = member.status
+    if why is None:
+        if status is None:
+            why = "the process that keeps it was killed"
+        elif status >= 0:
+            why = f"it ended with exit status {status}, which a task, or a library, asked for"
+        else:
+            name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
+            why = f"it was killed by {name}"
+            if name == "SIGKILL":
+                why += ", as the system does when memory runs out (or somebody else did)"
+            elif name in ("SIGSEGV", "SIGBUS", "SIGILL", "SIGABRT", "SIGFPE"):
+                why += ", so native code crashed (python -X faulthandler says where)"
+    error = WorkerLost(f"worker process {member.pid} is gone: {why}.")
+    error.pid, error.status = member.pid, status
+    return error
+
+
+_live: weakref.WeakSet[Pack] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for pack in list(_live):
+        pack.close()
+
+
+def _forget_in_child() -> None:
+    for pack in list(_live):
+        pack._forget()
+
+
+atexit.register(_close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_child)

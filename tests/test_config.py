@@ -38,7 +38,7 @@ def test_workers_from_the_environment_are_a_number(monkeypatch):
     ("name", "value", "allowed"),
     [
         ("platform", "moon", "local"),
-        ("granules", "processes", "auto, inline, threads"),
+        ("granules", "fibres", "auto, inline, threads, processes"),
         ("workers", 0, "positive integer"),
         ("workers", True, "positive integer"),
         ("store", "ftp://x", "redis://"),

@@ -12,7 +12,7 @@ from typing import Any, Final
 from wukong.errors import ConfigError
 
 PLATFORMS: Final = ("local",)
-GRANULES: Final = ("auto", "inline", "threads")
+GRANULES: Final = ("auto", "inline", "threads", "processes")
 STORE_SCHEMES: Final = ("redis://", "rediss://", "unix://", "redis+cluster://", "rediss+cluster://")
 
 

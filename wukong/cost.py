@@ -97,6 +97,10 @@ IN_PROCESS: Final = Costs(5e-6, 1e15, 60e-6, task=50e-6, shared=True, measured="
 #: Threads of one process over a Redis or Valkey server on this machine (Unix socket), same machine and day.
 LOCAL_SERVER: Final = Costs(100e-6, 0.5e9, 100e-6, measured="2 vCPU VM, Valkey 9.1 over a Unix socket, 2026-11")
 
+#: Processes of one machine over the arena: a call there and back, and memory that is touched for the first time (blocks
+#: that are used again take 8 GB/s); same machine and day.
+PROCESSES: Final = Costs(100e-6, 2e9, 200e-6, measured="2 vCPU VM, Python 3.11, memfd, 2026-11")
+
 #: Executors and a Redis server in one data centre: figures of the FMI paper (2.0 ms, 400 MB/s) and of Lambda's invoke.
 DATA_CENTRE: Final = Costs(2e-3, 400e6, 50e-3, measured="FMI (ICS '23); AWS Lambda Event invoke, 2026-11")
 
@@ -113,6 +117,10 @@ class Estimates:
     def seconds(self, kind: int) -> float:
         """Expected duration of a task of this kind, in seconds."""
         return self._seconds.get(kind, self.unknown)
+
+    def known(self) -> dict[int, float]:
+        """Return what was seen, in seconds by kind."""
+        return dict(self._seconds)
 
     def saw(self, kind: int, seconds: float) -> None:
         """Note that a task of this kind took `seconds`."""

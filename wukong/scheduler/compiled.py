@@ -4,27 +4,29 @@ Tasks before `index` are done and their values at hand; task `index` runs alread
 """
 
 import contextlib
-from collections.abc import Hashable, Sequence
-from functools import partial
+from collections.abc import Callable, Hashable
 from types import TracebackType
 from typing import Any, Self
 
-from wukong.cost import Estimates
+from wukong.cost import PROCESSES, Estimates
 from wukong.errors import StoreError, ValueTooLarge
 from wukong.events import Observer, Run
 from wukong.executor.alone import Walk, explain
 from wukong.executor.job import Job
 from wukong.ids import new_job
-from wukong.plan.codec import encode
+from wukong.plan.codec import Encoded, encode
 from wukong.plan.view import PlanView
 from wukong.platforms.local import threads
+from wukong.platforms.local.pack import Pack
+from wukong.platforms.local.placement import InProcesses, Placement
 from wukong.protocol import messages as m
 from wukong.scheduler import stores
 from wukong.scheduler.dask.graphs import finalisers
 from wukong.scheduler.dask.lower import lower
 from wukong.scheduler.dask.nodes import data, evaluate
 from wukong.scheduler.launch import Client
-from wukong.storage.values.base import ValueStore
+from wukong.scheduler.service import Opening, Service
+from wukong.storage.values.arena import ArenaValueStore
 
 
 class Compiled:
@@ -44,6 +46,8 @@ class Compiled:
         Told of each task.
     index : int
         The task of the walk that runs already; -1 if none does.
+    pack : callable, optional
+        Returns the processes that all tasks are to run in; None if they run in threads.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Compiled:
         store: str | None,
         observer: Observer | None,
         index: int = -1,
+        pack: Callable[[], Pack] | None = None,
     ) -> None:
         self._walk = walk
         self._values = values
@@ -75,14 +80,20 @@ class Compiled:
         self._plan = plan = lower(left, self._outputs, given, fuse=observer is None)
         self._numbers = {plan.key(task): task for task in plan.given}
         self._given = {self._numbers[key]: value for key, value in known.items() if key in self._numbers}
-        self._posted = threads.crew.post(workers)
+        self._pack = pack
+        self._granules = "threads" if pack is None else "processes"
+        self._service: Service | None = None
+        self._posted = threads.crew.post(workers, Placement() if pack is None else InProcesses())
         name = new_job()
         self._stores = stores.in_process() if store is None else stores.at(store, name)
         self._before = self._stores.counters()
-        self._encoded = None if store is None else encode(plan)
+        self._encoded = None if store is None and pack is None else encode(plan)
+        runnable: Any = plan
+        if store is not None and self._encoded is not None:
+            runnable = PlanView(self._encoded.manifest, stores.parts_of(name, self._stores.values))
         self._job = Job(
             name,
-            plan if self._encoded is None else PlanView(self._encoded.manifest, partial(_fetch, self._stores, name)),
+            runnable,
             self._stores.control,
             self._stores.values,
             self._stores.costs,
@@ -109,6 +120,8 @@ class Compiled:
         if not self._started:
             return
         status = m.CANCELLED if self._posted.error is None else m.FAILED
+        if self._service is not None:
+            self._service.close()
         threads.crew.take_down(self._posted)
         # A store that does not answer must not hide what went wrong first.
         with contextlib.nullcontext() if error is None else contextlib.suppress(StoreError):
@@ -122,14 +135,10 @@ class Compiled:
         """Open the job and have its first executors invoked."""
         threads.crew.open(self._posted, self._job)
         self._started = True
+        if self._pack is not None:
+            self._let_in(self._pack())
         if self._encoded is not None:
-            for digest, frame in self._encoded.blobs.items():
-                try:
-                    self._blobs().put(digest, frame.parts)
-                except ValueTooLarge as error:
-                    error.add_note("wukong: it is an argument in the graph itself; make it inside a task, or in parts")
-                    raise
-            self._encoded = None
+            self._publish(self._encoded)
         self._client.launch()
         if self._given:
             given, self._given = self._given, {}
@@ -171,12 +180,33 @@ class Compiled:
             round_trips=after[0] - self._before[0],
             bytes_sent=after[1] - self._before[1],
             bytes_received=after[2] - self._before[2],
-            where=f"{self._posted.workers} threads, store: {self._stores.name}",
+            where=f"{self._posted.workers} {self._granules}, store: {self._stores.name}",
         )
 
-    def _blobs(self) -> ValueStore:
+    def _let_in(self, pack: Pack) -> None:
+        """Let processes take part."""
+        if self._job.values is None:
+            self._job.values = ArenaValueStore(pack.arena, self._job.name)
+        self._service = Service(pack, self._posted, self._opening())
+        self._service.open()
+
+    def _opening(self) -> Opening:
+        """Return what processes need to take part."""
+        assert self._encoded is not None, "a plan is packed before processes take part"
+        if self._stores.url is None:
+            return Opening(self._encoded.manifest, None, PROCESSES)
+        return Opening(self._encoded.manifest, self._stores.url, self._stores.costs)
+
+    def _publish(self, encoded: Encoded) -> None:
+        """Put the parts of the plan where executors find them."""
         assert self._job.values is not None, "plans are published where there is a store to keep them"
-        return self._job.values
+        for digest, frame in encoded.blobs.items():
+            try:
+                self._job.values.put(digest, frame.parts)
+            except ValueTooLarge as error:
+                error.add_note("wukong: it is an argument in the graph itself; make it inside a task, or in parts")
+                raise
+        encoded.blobs.clear()
 
     def _put_together(self, key: Hashable, node: Any) -> None:
         values, observer = self._values, self._job.observer
@@ -201,12 +231,3 @@ class Compiled:
         results = self._client.collect()
         for key, task in zip(self._outputs, plan.requested, strict=True):
             self._values[key] = results[task]
-
-
-def _fetch(at: stores.Stores, job: str, digests: Sequence[str]) -> list[Any]:
-    """Return parts of the plan of a job."""
-    assert at.values is not None, "plans are published where there is a store to keep them"
-    blobs = at.values.get(digests)
-    if None in blobs:
-        raise StoreError(f"the store {at.name} has lost a part of the plan of job {job}")
-    return blobs

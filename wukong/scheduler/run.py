@@ -8,6 +8,7 @@ a store             compiled, published and launched, every value and edge throu
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from threading import local
 from time import perf_counter
 from typing import Any
@@ -18,7 +19,8 @@ from wukong.config import Options
 from wukong.cost import IN_PROCESS
 from wukong.events import Run
 from wukong.executor.alone import Taken, Walk, walk
-from wukong.platforms.local.threads import workers_here
+from wukong.platforms.local.packs import in_worker, pack_of
+from wukong.platforms.local.processors import workers_here
 from wukong.scheduler.compiled import Compiled
 from wukong.scheduler.dask.callbacks import active, telling
 from wukong.scheduler.dask.graphs import arrange, flatten, merge, refuse_lost_writes, refuse_unshared, trace
@@ -81,14 +83,16 @@ def run(
 def _run(tasks: Walk, values: dict[Any, Any], options: Options, observer: Any) -> Run:
     """Add the values of the wanted keys to `values`."""
     workers = options.workers or dask_config.get("num_workers", None) or workers_here()
-    if options.store is not None or (options.granules == "threads" and workers > 1):
-        workers = 1 if options.granules == "inline" else workers
-        if options.store is not None:
+    granules = "inline" if in_worker() else options.granules
+    if options.store is not None or granules == "processes" or (granules == "threads" and workers > 1):
+        workers = 1 if granules == "inline" else workers
+        if options.store is not None or granules == "processes":
             refuse_unshared(tasks.keys, disk=True)
             refuse_lost_writes(tasks)
-        with Compiled(tasks, values, workers, options.store, observer) as compiled:
+        pack = partial(pack_of, workers) if granules == "processes" else None
+        with Compiled(tasks, values, workers, options.store, observer, pack=pack) as compiled:
             return compiled.finish()
-    if options.granules == "inline" or workers == 1 or len(tasks) < 3:
+    if granules == "inline" or workers == 1 or len(tasks) < 3:
         walk(tasks, evaluate, values, observer)
         return Run(executors=1, becomes=max(len(tasks) - 1, 0))
     with Relay(tasks, values, IN_PROCESS, workers, observer) as relay:

@@ -8,12 +8,16 @@ from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from wukong import serialize
 from wukong.cost import IN_PROCESS, LOCAL_SERVER, Costs
-from wukong.executor.effects import Packed
+from wukong.errors import StoreError
+from wukong.executor.effects import Framed, Packed
+from wukong.plan.view import Fetch
 from wukong.protocol import messages as m
 from wukong.storage.control.base import ControlStore
 from wukong.storage.control.memory import MemoryControlStore
 from wukong.storage.counters import Counters
+from wukong.storage.resp import Buffer
 from wukong.storage.values.base import ValueStore
 
 if TYPE_CHECKING:
@@ -39,6 +43,8 @@ class Stores:
         What the stores have been used for so far.
     name : str
         The store, for people.
+    url : str, optional
+        Where another process finds them; None if nowhere.
     """
 
     control: ControlStore
@@ -48,12 +54,13 @@ class Stores:
     unpack: Callable[[Any], Any]
     counters: Callable[[], Counters]
     name: str
+    url: str | None = None
 
 
 def in_process() -> Stores:
     """Return stores in the memory of this process: values are the very objects, and nothing is copied."""
     control = MemoryControlStore(keeps_answers=False)
-    return Stores(control, None, IN_PROCESS, _as_it_is, _the_same, lambda: control.counters, "memory")
+    return Stores(control, None, IN_PROCESS, _as_it_is, opened, lambda: control.counters, "memory")
 
 
 def at(url: str, job: str) -> Stores:
@@ -66,7 +73,6 @@ def at(url: str, job: str) -> Stores:
     StoreError
         If there is no server, or nobody answers.
     """
-    from wukong import serialize
     from wukong.storage.control.redis import RedisControlStore
     from wukong.storage.link import ClusterLink
     from wukong.storage.values.redis import LIMIT, RedisValueStore
@@ -84,7 +90,9 @@ def at(url: str, job: str) -> Stores:
             return Packed(True, frame.nbytes, bytes(frame))
         return Packed(False, frame.nbytes, frame.parts)
 
-    return Stores(control, values, costs, pack, serialize.loads, lambda: link.counters, str(link.address))
+    return Stores(
+        control, values, costs, pack, serialize.loads, lambda: link.counters, str(link.address), _shared(url, link)
+    )
 
 
 def _as_it_is(value: Any) -> Packed:
@@ -93,8 +101,29 @@ def _as_it_is(value: Any) -> Packed:
     return Packed(True, nbytes if type(nbytes) is int else 0, value)
 
 
-def _the_same(value: Any) -> Any:
-    return value
+def opened(body: Any) -> Any:
+    """Return the value that rode with a record in the client's memory: itself, or a frame that a process made."""
+    return serialize.loads(body.frame) if type(body) is Framed else body
+
+
+def parts_of(job: str, values: ValueStore | None) -> Fetch:
+    """Return what fetches parts of the plan of a job from its value store."""
+    assert values is not None, "plans are published where there is a store to keep them"
+
+    def fetch(digests: list[str]) -> list[Buffer]:
+        blobs = [blob for blob in values.get(digests) if blob is not None]
+        if len(blobs) < len(digests):
+            raise StoreError(f"the store has lost a part of the plan of job {job}")
+        return blobs
+
+    return fetch
+
+
+def _shared(url: str, link: "Link") -> str:
+    """Return a URL that means the same store in another process."""
+    from wukong.storage.open import EmbeddedLink
+
+    return link.server.url if isinstance(link, EmbeddedLink) else url
 
 
 _links: dict[str, "tuple[Link, Costs]"] = {}

@@ -168,6 +168,11 @@ class Pack:
         return self._arena
 
     @property
+    def usable(self) -> bool:
+        """Whether it takes work: it is not closed, and its workers have not all died whenever they began."""
+        return not self._closed and self._broken is None
+
+    @property
     def ready(self) -> bool:
         """Whether any worker is there."""
         return any(member.pid is not None for member in list(self._members.values()))

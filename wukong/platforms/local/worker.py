@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 #: which is imported when it is first needed.
 OPS: Final = {
     "calls": "wukong.platforms.local.called:run",
+    "enter": "wukong.scheduler.remote:enter",
     "echo": "wukong.platforms.local.worker:echo",
 }
 

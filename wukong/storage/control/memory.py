@@ -5,6 +5,7 @@ from collections.abc import Callable
 from threading import Condition, Lock
 
 from wukong.protocol import messages as m
+from wukong.protocol import states
 from wukong.protocol.model import Shard
 from wukong.storage.counters import Counters
 
@@ -67,6 +68,14 @@ class MemoryControlStore:
             state = self._jobs[shard].get(job)
             if state is not None and state.values.get(task, (0, None))[0] == attempt:
                 state.values[task] = attempt, value
+
+    def give_back(self, job: str, shard: int, task: int) -> None:
+        """Make a claimed task ready again for somebody else."""
+        with self._locks[shard]:
+            state = self._jobs[shard].get(job)
+            if state is not None and task in state.active:
+                active = state.active[task]
+                state.active[task] = active._replace(state=states.READY, owner="")
 
     def wait(self, job: str, timeout: float) -> bool:
         """See `ControlStore`."""

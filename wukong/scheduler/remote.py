@@ -1,0 +1,159 @@
+"""Executors in a worker process: the op "enter". Records and values are the client's, or in the store of the job.
+
+What an executor here asks and tells is answered by `wukong.scheduler.service` in the client.
+"""
+
+import time
+from collections.abc import Collection, Hashable, Sequence
+from typing import Any
+
+from wukong import failures
+from wukong.cost import Costs, Estimates
+from wukong.errors import JobCancelled
+from wukong.executor.context import Tally
+from wukong.executor.driver import Driver
+from wukong.executor.effects import Framed, Packed
+from wukong.executor.job import Job
+from wukong.plan.view import PlanView
+from wukong.platforms.local.placement import Note
+from wukong.platforms.local.worker import Worker
+from wukong.protocol import messages as m
+from wukong.scheduler import stores
+from wukong.storage.counters import Counters
+from wukong.storage.values.arena import ArenaValueStore
+from wukong.travel import check_travels
+
+_jobs: dict[str, "_Opened"] = {}
+
+
+def enter(
+    worker: Worker, fds: Sequence[int], name: str, starts: list[int], note: Note, others: Collection[str]
+) -> tuple[tuple[Any, ...], Sequence[int]]:
+    """Run one executor from `starts` to its end; return what it did, and how long tasks of each kind take.
+
+    Parameters
+    ----------
+    worker : Worker
+        Where this is.
+    fds : sequence of int
+        None.
+    name : str
+        Of the job.
+    starts : list of int
+        Ready tasks.
+    note : Note
+        What belongs in processes now.
+    others : collection of str
+        Jobs that are not over; what is kept here of the rest goes.
+    """
+    del fds
+    for over in _jobs.keys() - set(others):
+        del _jobs[over]
+    tally = Tally()
+    try:
+        opened = _jobs.get(name)
+        if opened is None:
+            opened = _jobs[name] = _Opened(worker, name)
+        opened.note = note
+        tally = opened.driver.enter(starts)
+    except BaseException as error:
+        worker.tell("job.fail", name, None, failures.pack(error))
+        return (tally, {}), ()
+    return (tally, opened.driver.job.estimates.known()), ()
+
+
+class _Opened:
+    """A job in this worker. Its invoker, too: what is to be started or noted goes to the client."""
+
+    def __init__(self, worker: Worker, name: str) -> None:
+        opening, _ = worker.ask("job.open", name)
+        if opening is None:
+            raise JobCancelled(f"job {name} was over before this worker could take part in it")
+        self.note = Note()
+        self.backlog: bool | None = None
+        self._tell = worker.tell
+        self._ask = worker.ask
+        self._name = name
+        if opening.store is None:
+            at = _at_the_client(self, worker, name, opening.costs)
+        else:
+            at = stores.at(opening.store, name)
+        self._plan = plan = PlanView(opening.manifest, stores.parts_of(name, at.values))
+        estimates = Estimates(at.costs.unknown)
+        job = Job(name, plan, at.control, at.values, at.costs, estimates, at.pack, at.unpack, self)
+        job.belongs = self._belongs
+        self.driver = Driver(job)
+
+    def invoke(self, tasks: Sequence[int], per: int) -> None:
+        """See `wukong.executor.job.Invoker`."""
+        self._tell("job.invoke", self._name, tasks, per)
+
+    def busy(self) -> bool:
+        """See `wukong.executor.job.Invoker`; as the client said with its last answer, where it has the records."""
+        if self.backlog is not None:
+            return self.backlog
+        busy: bool = self._ask("job.busy", self._name)[0]
+        return busy
+
+    def pause(self, seconds: float) -> bool:
+        """See `wukong.executor.job.Invoker`; does not end early."""
+        time.sleep(seconds)
+        return self.busy()
+
+    def finish(self) -> None:
+        """See `wukong.executor.job.Invoker`."""
+        self._tell("job.finish", self._name)
+
+    def fail(self, key: Hashable, error: BaseException) -> None:
+        """See `wukong.executor.job.Invoker`."""
+        self._tell("job.fail", self._name, key, failures.pack(error))
+
+    def _belongs(self, task: int) -> bool:
+        note = self.note
+        if note.everything:
+            return True
+        # The client sees to what is not loaded.
+        return self._plan.loaded(task) and self._plan.kind(task) in note.kinds and task not in note.stuck
+
+
+class _Asked:
+    """The control store of a job whose records are in the client's memory."""
+
+    shards = 1
+
+    def __init__(self, opened: _Opened, worker: Worker) -> None:
+        self._opened = opened
+        self._ask = worker.ask
+        self._requests = 0
+
+    @property
+    def counters(self) -> Counters:
+        """See `ControlStore`."""
+        return Counters(self._requests)
+
+    def apply(self, job: str, shard: int, request: m.Request) -> m.Reply:
+        """See `ControlStore`."""
+        self._requests += 1
+        (reply, self._opened.backlog), _ = self._ask("job.apply", job, shard, request)
+        answer: m.Reply = reply
+        return answer
+
+    def wait(self, job: str, timeout: float) -> bool:
+        """See `ControlStore`; only the client waits for a job."""
+        raise NotImplementedError("only the client waits for the end of a job")
+
+    def close(self) -> None:
+        """See `ControlStore`."""
+
+
+def _at_the_client(opened: _Opened, worker: Worker, job: str, costs: Costs) -> stores.Stores:
+    control = _Asked(opened, worker)
+    values = ArenaValueStore(worker.arena, job)
+
+    def pack(value: Any) -> Packed:
+        frame = check_travels(value, "the value of a task")
+        if frame.nbytes <= costs.inline_limit:
+            return Packed(True, frame.nbytes, Framed(bytes(frame)))
+        return Packed(False, frame.nbytes, frame.parts)
+
+    return stores.Stores(control, values, costs, pack, stores.opened, lambda: control.counters, "the client")

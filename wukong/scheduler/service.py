@@ -1,0 +1,240 @@
+"""What the client does for executors of a job in its processes: it answers them, and has work for those that are idle.
+
+Records of a job without a store are in the client's memory, where values that threads make are the very objects. One
+that a process asks for is packed then, not before: small ones ride with the answer, large ones move into the arena,
+and are in shared memory for everybody from then on.
+"""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from wukong import failures
+from wukong.cost import Costs
+from wukong.errors import CannotTravel, WorkerLost
+from wukong.executor.context import Tally
+from wukong.executor.driver import name as value_name
+from wukong.executor.effects import Framed
+from wukong.executor.job import Job
+from wukong.platforms.local.board import Posted
+from wukong.platforms.local.pack import Pack, Work
+from wukong.platforms.local.placement import ByKind
+from wukong.protocol import messages as m
+from wukong.protocol.sharding import home
+from wukong.storage.control.memory import MemoryControlStore
+from wukong.travel import check_travels
+
+
+class Opening(NamedTuple):
+    """What a worker needs to take part in a job.
+
+    Attributes
+    ----------
+    manifest : bytes
+        Of its plan, whose blobs are in the value store of the job.
+    store : str or None
+        URL of its records and values; None if the client has them.
+    costs : Costs
+        In the worker.
+    """
+
+    manifest: bytes
+    store: str | None
+    costs: Costs
+
+
+class Service:
+    """One job, as the processes of a pack see it: a source of work, and the client's side of what its executors ask.
+
+    Parameters
+    ----------
+    pack : Pack
+        Whose workers take part.
+    posted : Posted
+        The job on its board.
+    opening : Opening
+        What they need.
+    """
+
+    def __init__(self, pack: Pack, posted: Posted, opening: Opening) -> None:
+        self.opening = opening
+        self._pack = pack
+        self._posted = posted
+        self._job: Job = posted.job
+        self._lock = posted.changed
+        self._desk = _desk_of(pack)
+
+    def open(self) -> None:
+        """Let workers take part from now on."""
+        self._desk.jobs[self._job.name] = self
+        self._posted.processes = self._pack
+        self._pack.attach(self)
+
+    def close(self) -> None:
+        """Let nobody take part any more; executors at work notice with their next request."""
+        self._pack.detach(self)
+        self._desk.jobs.pop(self._job.name, None)
+
+    def next(self, worker: Any) -> Work | None:  # noqa: ARG002
+        """Return an invocation for an idle worker, if there is one."""
+        posted = self._posted
+        with self._lock:
+            starts = posted.take_away()
+            if not starts:
+                return None
+            posted.working += 1
+        others = list(self._desk.jobs)
+        return Work(("enter", self._job.name, starts, posted.placement.note, others), (), self._returned, self._lost)
+
+    def abandon(self, error: WorkerLost) -> None:
+        """See `wukong.platforms.local.pack.Source`."""
+        self._posted.fail(None, error)
+
+    def _returned(self, fds: Sequence[int], tally: Tally, seconds: Mapping[int, float]) -> None:  # noqa: ARG002
+        for kind, each in seconds.items():
+            self._job.estimates.saw(kind, each)
+        self._left(tally)
+
+    def _lost(self, error: WorkerLost) -> None:
+        self._posted.fail(None, error)
+        self._left(Tally())
+
+    def _left(self, tally: Tally) -> None:
+        with self._lock:
+            self._posted.working -= 1
+            self._job.tally.add(tally)
+            self._lock.notify_all()
+
+    # --- what executors ask -------------------------------------------------------------------------------------------
+
+    def apply(self, shard: int, request: m.Request) -> tuple[m.Reply, bool]:
+        """Carry out a request at the records; return the answer, and whether invocations wait for a worker."""
+        reply = self._job.control.apply(self._job.name, shard, request)
+        if reply.body:
+            match request:
+                case m.Claim():
+                    reply = reply._replace(body=self._granted(reply.body))
+                case m.Commit() | m.Arrive():
+                    reply = reply._replace(
+                        body=tuple(
+                            [s._replace(granted=self._granted(s.granted)) if s.granted else s for s in reply.body]
+                        )
+                    )
+                case m.Probe(tasks):
+                    states = zip(tasks, reply.body, strict=True)
+                    reply = reply._replace(body=tuple([self._probed(task, state) for task, state in states]))
+        return reply, self._posted.busy()
+
+    def invoke(self, tasks: Sequence[int], per: int) -> None:
+        """Put ready tasks on the board."""
+        self._posted.invoke(tasks, per)
+
+    def fail(self, key: Hashable, error: BaseException) -> None:
+        """Note that the job has failed."""
+        self._posted.fail(key, error)
+
+    def finish(self) -> None:
+        """Note that the results are ready."""
+        self._posted.finish()
+
+    def busy(self) -> bool:
+        """Whether invocations wait for a worker."""
+        return self._posted.busy()
+
+    # --- values of threads, for processes ----------------------------------------------------------------------------
+
+    def _granted(self, grants: Sequence[m.Grant]) -> tuple[m.Grant, ...]:
+        """Return grants with inputs that can travel; what needs others goes back to the threads."""
+        granted = []
+        for grant in grants:
+            try:
+                inputs = tuple([i._replace(value=self._sent(*i)) for i in grant.inputs])
+                committed = grant.committed and self._sent(grant.task, grant.attempt, grant.committed)
+            except CannotTravel as error:
+                self._give_back(grant.task, error)
+            else:
+                granted.append(grant._replace(inputs=inputs, committed=committed))
+        return tuple(granted)
+
+    def _probed(self, task: int, state: m.State) -> m.State:
+        if state.value is None:
+            return state
+        try:
+            return state._replace(value=self._sent(task, state.attempt, state.value))
+        except CannotTravel:
+            # Whoever asks has to compute it again.
+            return state._replace(value=None)
+
+    def _sent(self, task: int, attempt: int, value: m.Value) -> m.Value:
+        """Return a value as it travels; in the records it stays that way, unless it is one of the results."""
+        if value.kind != m.INLINE or type(value.body) is Framed:
+            return value
+        job = self._job
+        assert isinstance(job.control, MemoryControlStore)
+        assert job.values is not None
+        frame = check_travels(value.body, f"the value of task {job.plan.key(task)!r}")
+        if frame.nbytes <= self.opening.costs.inline_limit:
+            return m.Value(m.INLINE, frame.nbytes, Framed(bytes(frame)))
+        job.values.put(value_name(task, attempt), frame.parts)
+        sent = m.Value(m.STORED, frame.nbytes)
+        if not job.plan.is_output(task):
+            job.control.replace(job.name, home(task, job.control.shards), task, attempt, sent)
+        return sent
+
+    def _give_back(self, task: int, error: CannotTravel) -> None:
+        """Let the threads have a task that was granted to a process, but needs what cannot travel there."""
+        job, placement = self._job, self._posted.placement
+        if not isinstance(placement, ByKind):
+            self._posted.fail(job.plan.key(task), error)
+            return
+        placement.keep(task, str(error))
+        assert isinstance(job.control, MemoryControlStore)
+        job.control.give_back(job.name, home(task, job.control.shards), task)
+        self._posted.invoke([task], 1)
+
+
+class _Desk:
+    """The jobs of a pack, by name, and the ops that their executors send."""
+
+    def __init__(self, pack: Pack) -> None:
+        self.jobs: dict[str, Service] = {}
+        pack.serve("job.open", self._open)
+        pack.serve("job.apply", self._apply)
+        pack.serve("job.invoke", lambda _worker, _fds, job, *args: self._tell(job, Service.invoke, *args))
+        pack.serve("job.fail", self._fail)
+        pack.serve("job.finish", lambda _worker, _fds, job: self._tell(job, Service.finish))
+        pack.serve("job.busy", lambda _worker, _fds, job: (self._ask_busy(job), ()))
+
+    def _open(self, _worker: Any, _fds: Any, job: str) -> tuple[Opening | None, tuple[int, ...]]:
+        service = self.jobs.get(job)
+        return service.opening if service else None, ()
+
+    def _apply(self, _worker: Any, _fds: Any, job: str, shard: int, request: m.Request) -> Any:
+        service = self.jobs.get(job)
+        return (service.apply(shard, request) if service else (m.Reply(m.GONE, b"", ()), False)), ()
+
+    def _fail(self, _worker: Any, _fds: Any, job: str, key: Hashable, frame: bytes) -> None:
+        service = self.jobs.get(job)
+        if service:
+            service.fail(key, failures.unpack(frame))
+
+    def _ask_busy(self, job: str) -> bool:
+        service = self.jobs.get(job)
+        return service is not None and service.busy()
+
+    def _tell(self, job: str, what: Callable[..., None], *args: Any) -> None:
+        service = self.jobs.get(job)
+        if service:
+            what(service, *args)
+
+
+_desks: WeakKeyDictionary[Pack, _Desk] = WeakKeyDictionary()
+
+
+def _desk_of(pack: Pack) -> _Desk:
+    """Return the desk of a pack, which is set up with its first job."""
+    with pack.lock:
+        desk = _desks.get(pack)
+        if desk is None:
+            desk = _desks[pack] = _Desk(pack)
+        return desk

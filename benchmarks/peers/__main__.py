@@ -4,25 +4,17 @@ python -m benchmarks.peers [--rows tree,spins] [--contestants wukong,ray] [--rou
 """
 
 import argparse
-import datetime
 import json
-import os
-import platform
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from benchmarks.peers.contestants import CONTESTANTS
 from benchmarks.peers.plot import plot
 from benchmarks.peers.race import race
-from benchmarks.peers.report import judge, means, summary, table
+from benchmarks.peers.report import judge, machine, means, summary, table
 from benchmarks.peers.rows import ROWS
-
-_PACKAGES = ("wukong", "dask", "distributed", "ray", "lithops", "numpy", "pandas", "pyarrow")
 
 
 def main() -> int:
@@ -30,7 +22,8 @@ def main() -> int:
     options = _options()
     which = "quick" if options.quick else options.size
     rounds = options.rounds or (3 if which == "quick" else 7)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    here = machine()
+    cores = here["cores"]
     found: list[dict[str, Any]] = []
     for name in options.rows:
         row = ROWS[name]
@@ -42,7 +35,7 @@ def main() -> int:
         print(table(found[-1]), flush=True)
     print(summary(found))
     options.out.mkdir(parents=True, exist_ok=True)
-    report = {"machine": _machine(cores), "size": which, "rounds": rounds, "rows": found, "means": means(found)}
+    report = {"machine": here, "size": which, "rounds": rounds, "rows": found, "means": means(found)}
     (options.out / "peers.json").write_text(json.dumps(report, indent=1) + "\n")
     plot(found, options.out / "peers.png")
     return int(any(row["contestants"].get("wukong", {}).get("failed") for row in found))
@@ -74,25 +67,6 @@ def _options() -> argparse.Namespace:
 def _tell(text: str) -> None:
     if sys.stderr.isatty():
         print(f"\r{text:78}\r", end="", file=sys.stderr, flush=True)
-
-
-def _machine(cores: int) -> dict[str, Any]:
-    model = next(
-        (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "unknown"
-    )
-    return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
-        "processor": model,
-        "cores": cores,
-        "memory": psutil.virtual_memory().total,
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in _PACKAGES},
-    }
-
-
-def _lines(path: str) -> list[str]:
-    return Path(path).read_text().splitlines() if Path(path).exists() else []
 
 
 if __name__ == "__main__":

@@ -8,10 +8,8 @@ not offer. All have the same number of workers and one BLAS thread in each.
 import os
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 Function = Callable[[int], int]
@@ -293,7 +291,7 @@ class Wukong(DaskSync, Submits):
 
     def start(self) -> None:
         """Open a client."""
-        self.client = _client(self.workers)
+        self.client = _client(self.workers, "auto")
         self.scheduler = self.client.get
 
     def stop(self) -> None:
@@ -309,19 +307,17 @@ class WukongProcesses(Submits):
 
     def start(self) -> None:
         """Open a client."""
-        self.client = _client(self.workers, granules="processes")
+        self.client = _client(self.workers, "processes")
 
     def stop(self) -> None:
         """Close it."""
         self.client.close()
 
 
-def _client(workers: int, **options: Any) -> Any:
+def _client(workers: int, granules: str) -> Any:
     import wukong
 
-    if not hasattr(wukong, "Client"):
-        return SimpleNamespace(get=partial(wukong.get, workers=workers), close=lambda: None)
-    return wukong.Client(workers=workers, **options)
+    return wukong.Client(workers=workers, granules=granules)
 
 
 CONTESTANTS: dict[str, type[Contestant]] = {

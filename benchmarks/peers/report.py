@@ -1,15 +1,24 @@
 """From figures to tables: medians and spread, ratios to the best peer, goals met and missed."""
 
+import datetime
+import os
+import platform
 from collections.abc import Mapping
+from importlib.metadata import version
 from math import exp, log
+from pathlib import Path
 from statistics import median
 from typing import Any
+
+import psutil
 
 from benchmarks.peers.contestants import CONTESTANTS
 from benchmarks.peers.race import Figures
 from benchmarks.peers.rows import MEANS, Row
 
 Found = dict[str, Any]
+
+_PACKAGES = ("wukong", "dask", "distributed", "ray", "lithops", "numpy", "pandas", "pyarrow")
 
 
 def judge(row: Row, size: tuple[Any, ...], figures: Mapping[str, Figures], cores: int) -> Found:
@@ -99,3 +108,23 @@ def summary(rows: list[Found]) -> str:
 def seconds(value: float) -> str:
     """Return a time for people."""
     return f"{value * 1e3:.2f} ms" if value < 0.1 else f"{value * 1e3:.0f} ms" if value < 1 else f"{value:.2f} s"
+
+
+def machine() -> Found:
+    """Return what a run has to be known by: when, on what, and with which versions."""
+    model = next(
+        (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "unknown"
+    )
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
+        "processor": model,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory": psutil.virtual_memory().total,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in _PACKAGES},
+    }
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).exists() else []

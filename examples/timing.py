@@ -23,13 +23,13 @@ def timed(who: str) -> Iterator[None]:
     print(f"{who:<12} {duration(time.perf_counter() - began)}")
 
 
-def by_wukong_and_dask(*collections: Any, **options: Any) -> tuple[Any, ...]:
+def by_wukong_and_dask(*collections: Any) -> tuple[Any, ...]:
     """Compute collections by Dask's own scheduler for them, then by Wukong, and return what Wukong found."""
     # Tasks run side by side: a BLAS with threads of its own beside each would only crowd the processors.
     with threadpool_limits(1):
         with timed("Dask"):
             dask.compute(*collections, scheduler=collections[0].__dask_scheduler__)
         with timed("Wukong"):
-            results: tuple[Any, ...] = wukong.compute(*collections, **options)
+            results: tuple[Any, ...] = wukong.compute(*collections)
     print(summary(wukong.last_run()))
     return results

@@ -209,7 +209,7 @@ class _AfterDask:
         del package.__getattr__
         package.__spec__, package.__file__ = spec, spec.origin
         spec.loader.exec_module(package)
-        surroundings.dask_is_here()
+        surroundings.applied.apply_dask_config()
 
 
 def _end_with_parent(parent: int) -> None:

@@ -21,10 +21,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self, TypeAlias
 
-from wukong.errors import ClientClosed, ConfigError, WorkerLost
+from wukong.errors import ClientClosed, ConfigError, WorkerLost, WukongError
 from wukong.platforms.local import keeper, output
+from wukong.platforms.local.known import Known, Parcel
 from wukong.platforms.local.processors import threads_each, workers_here
 from wukong.platforms.local.pump import Pump
+from wukong.platforms.local.surroundings import Capture
 from wukong.storage import channel
 from wukong.storage.channel import Channel
 
@@ -67,8 +69,8 @@ class Source(Protocol):
     def next(self, worker: "Member") -> Work | None:
         """Return work for an idle worker, or None. The pack's lock is held."""
 
-    def abandon(self, error: WorkerLost) -> None:
-        """Note that there are no workers any more, and will be none: they died whenever they began."""
+    def abandon(self, error: WukongError) -> None:
+        """Note that there are no workers any more, and will be none. No lock is held."""
 
 
 class Member:
@@ -84,8 +86,8 @@ class Member:
         Descriptor of a semaphore shared with it; see `calls`.
     work : Work or None
         What it is at.
-    known : dict
-        For sources: what they have sent it that it still has.
+    known : Known
+        What it was sent and still has.
     """
 
     def __init__(self, number: int, channel: Channel, tickets: int) -> None:
@@ -97,7 +99,7 @@ class Member:
         self.source: Source | None = None
         self.status: int | None = None
         self.hung_up = False
-        self.known: dict[str, Any] = {}
+        self.known = Known()
 
     def __repr__(self) -> str:
         return f"<worker {self.number}, pid {self.pid}>"
@@ -129,7 +131,8 @@ class Pack:
         if not hasattr(os, "eventfd") or not hasattr(select, "epoll"):
             raise ConfigError("granules='processes' needs Linux; on this platform use granules='threads'")
         self.workers = workers or workers_here()
-        self.share = max(1, workers_here() // self.workers)
+        self._share = max(1, workers_here() // self.workers)
+        self._capture = Capture(self._share)
         self._memory_limit = memory_limit
         self._arena: Arena | None = None
         self._owner = os.getpid()
@@ -187,6 +190,10 @@ class Pack:
         """The process numbers of the workers that are there."""
         return [member.pid for member in list(self._members.values()) if member.pid is not None]
 
+    def surroundings(self) -> Parcel:
+        """Return what code finds around it in this process now, for a worker to apply."""
+        return self._capture()
+
     def serve(self, op: str, handler: Callable[..., Answer]) -> None:
         """Have what workers ask and tell under a name handled.
 
@@ -203,9 +210,9 @@ class Pack:
     def attach(self, source: Source) -> None:
         """Offer a source's work to idle workers, from now on."""
         with self.lock:
-            self._check()
+            self.check()
             self._sources[source] = 0
-            self._offer_all()
+            self.offer()
 
     def detach(self, source: Source) -> None:
         """Offer no more of it; what workers are at they finish."""
@@ -213,27 +220,52 @@ class Pack:
             self._sources.pop(source, None)
 
     def wake(self) -> None:
-        """Offer work to idle workers, and let those who wait look again."""
-        with self.lock:
-            self._check()
-            self._offer_all()
-            self._pump.look()
+        """Offer work to idle workers, and let those who wait look again. Does nothing if no workers are left."""
+        if self.usable:
+            with self.lock:
+                self.offer()
+                self._pump.look()
+
+    def offer(self) -> None:
+        """Offer work to idle workers. The lock must be held."""
+        # The one that was at work last is the warmest.
+        for member in self._idle[::-1]:
+            if not self._offer(member):
+                break
+
+    def check(self) -> None:
+        """Raise if there are no workers for this process.
+
+        Raises
+        ------
+        ClientClosed
+            If the pack is closed, or this process was forked from the one it belongs to.
+        WorkerLost
+            If workers died whenever they began; see `DEATHS`.
+        """
+        if self._owner != os.getpid():
+            raise ClientClosed(
+                f"this client belongs to process {self._owner}, from which this one ({os.getpid()}) was forked; "
+                "its workers do not hear us. Make a client of your own here, or start processes with 'spawn'."
+            )
+        if self._closed:
+            raise ClientClosed("this client is closed, and its workers are gone. Make a new one.")
+        if self._broken is not None:
+            raise WorkerLost(*self._broken.args)
 
     def wait(self, ready: Callable[[], bool], timeout: float | None = None) -> bool:
         """Wait until something is so, and read and serve meanwhile; see `Pump.wait`.
 
         Raises
         ------
-        ClientClosed
-            If the pack is closed before.
-        WorkerLost
-            If there are no workers any more; see `DEATHS`.
+        ClientClosed, WorkerLost
+            See `check`.
         """
         if self._owner != os.getpid():
-            self._check()
+            self.check()
         so = self._pump.wait(ready, timeout)
         if not so:
-            self._check()
+            self.check()
         return so
 
     def kill(self, member: Member) -> None:
@@ -248,18 +280,23 @@ class Pack:
                 return
             self._closed = True
         self._pump.close()
-        lost = [member for member in self._members.values() if member.work is not None]
-        self._release()
+        members = list(self._members.values())
+        for end in (self._keeper, *(member.channel for member in members)):
+            end.close()
         try:
             self._process.wait(10.0)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        for member in members:
+            if member.work is not None:
+                member.work.lost(_lost(member, "the client was closed"))
+            os.close(member.tickets)
+        for source in list(self._sources):
+            source.abandon(ClientClosed("the client was closed before this was run"))
+        self._pump.release()
         if self._arena is not None:
             self._arena.close()
-        for member in lost:
-            assert member.work is not None
-            member.work.lost(_lost(member, "the client was closed while it worked"))
 
     # How it begins and ends
 
@@ -271,7 +308,7 @@ class Pack:
             self._process = subprocess.Popen(
                 [sys.executable, *flags, "-P", "-c", keeper.START, root, str(its.fileno())],
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, **threads_each(self.share, os.environ)},
+                env={**os.environ, **threads_each(self._share, os.environ)},
                 pass_fds=[its.fileno()],
                 start_new_session=True,
             )
@@ -295,39 +332,19 @@ class Pack:
         self._pump.watch(member.channel.fileno(), lambda events: self._read(member, events))
         self._idle.append(member)
 
-    def _check(self) -> None:
-        if self._owner != os.getpid():
-            raise ClientClosed(
-                f"this client belongs to process {self._owner}, from which this one ({os.getpid()}) was forked; "
-                "its workers do not hear us. Make a client of your own here, or start processes with 'spawn'."
-            )
-        if self._closed:
-            raise ClientClosed("this client is closed, and its workers are gone. Make a new one.")
-        if self._broken is not None:
-            raise WorkerLost(*self._broken.args)
-
-    def _release(self) -> None:
-        """Close every descriptor: the keeper and the workers end with them."""
-        self._keeper.close()
-        for member in self._members.values():
-            member.channel.close()
-            os.close(member.tickets)
-        self._pump.release()
-
     def _forget(self) -> None:
         # In a forked child: the processes are to end with their owner, not with its children.
         if not self._closed:
             self._closed = True
-            self._release()
-            self._process.returncode = 0  # not our child, so nobody's to wait for
+            self._keeper.close()
+            for member in self._members.values():
+                member.channel.close()
+                os.close(member.tickets)
+            self._pump.release()
+            # It is not the child's to wait for.
+            self._process.returncode = 0
 
     # Offering work. The lock is held.
-
-    def _offer_all(self) -> None:
-        # The one that was at work last is the warmest.
-        for member in self._idle[::-1]:
-            if not self._offer(member):
-                break
 
     def _offer(self, member: Member) -> bool:
         """Give an idle worker something to do, if there is anything."""
@@ -397,15 +414,21 @@ class Pack:
                     self._idle.append(member)
                     self._offer(member)
         elif kind == "tell":
-            self._handlers[message[1]](member, fds, *message[2])
+            self._handler(message[1])(member, fds, *message[2])
         else:
             try:
-                answer = self._handlers[message[1]](member, fds, *message[2])
+                answer = self._handler(message[1])(member, fds, *message[2])
             except Exception as error:
                 self._send(member, ("raised", error), ())
             else:
                 reply, fds_back = answer or (None, ())
                 self._send(member, ("answer", reply), fds_back)
+
+    def _handler(self, op: str) -> Callable[..., Answer]:
+        if op not in self._handlers and op.startswith("arena."):
+            # A worker may come to it first.
+            _ = self.arena
+        return self._handlers[op]
 
     def _read_keeper(self, _: int) -> None:
         try:
@@ -480,7 +503,7 @@ class Pack:
                 source.abandon(self._broken)
         with self.lock:
             if not self._closed:
-                self._offer_all()
+                self.offer()
                 self._pump.look()
 
     def _give_up(self, last: Member) -> None:

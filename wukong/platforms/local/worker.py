@@ -21,6 +21,8 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from wukong.platforms.local import output
+from wukong.platforms.local.known import Known, Parcel
+from wukong.platforms.local.surroundings import applied
 from wukong.storage.channel import Channel
 
 if TYPE_CHECKING:
@@ -49,10 +51,16 @@ class Worker:
         To the client.
     tickets : int
         Descriptor of a semaphore that client and worker share; see `called`.
+
+    Attributes
+    ----------
+    known : Known
+        What it was sent and still has.
     """
 
     def __init__(self, channel: Channel, tickets: int) -> None:
         self.tickets = tickets
+        self.known = Known()
         self._channel = channel
         self._asking = Lock()
         self._pushed: deque[tuple[Any, list[int]]] = deque()
@@ -87,6 +95,16 @@ class Worker:
     def tell(self, op: str, *args: Any, fds: Sequence[int] = ()) -> None:
         """Tell the client, from any thread."""
         self._channel.send(("tell", op, args), fds)
+
+    def surround(self, surroundings: Parcel) -> None:
+        """Make what code finds around it what it was in the client.
+
+        Raises
+        ------
+        OSError
+            If the client's working directory is not there.
+        """
+        applied.apply(surroundings.digest, self.known.receive(surroundings))
 
     def serve(self) -> None:
         """Do what is pushed until the client closes its end."""

@@ -1,0 +1,299 @@
+"""Calls in processes: their queue, which worker gets which, and what becomes of them. How they run: `called`.
+
+Workers are given calls one at a time, or, if they have been seen to be short, as many as last `BATCH` together: then a
+message costs little, and since calls can be withdrawn, none waits behind a long one while a worker is idle.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from wukong import failures
+from wukong.errors import WorkerLost, WukongError
+from wukong.platforms.local.called import SMALL, Input, Outcome
+from wukong.platforms.local.functions import Function, Functions
+from wukong.platforms.local.known import Parcel
+from wukong.platforms.local.pack import Member, Pack, Work
+from wukong.travel import check_travels
+
+if TYPE_CHECKING:
+    from wukong.storage.arena import Sealed
+
+__all__ = ["Call", "Calls", "Input"]
+
+#: Seconds of calls that are given to a worker at once.
+BATCH: Final = 2e-3
+#: Calls that are.
+_MOST: Final = 100
+#: Functions whose durations are remembered.
+_REMEMBERED: Final = 1000
+
+Done: TypeAlias = Callable[["Sealed | None", BaseException | None], None]
+
+
+class Call:
+    """A call, to whoever has it run.
+
+    Attributes
+    ----------
+    queued : bool
+        Whether no worker was given it.
+    member : Member or None
+        The worker that has it.
+    """
+
+    __slots__ = ("arguments", "done", "function", "inputs", "member", "number", "priority", "queued", "surroundings")
+
+    def __init__(
+        self,
+        function: Function,
+        arguments: "Sealed",
+        inputs: "Sequence[Sealed]",
+        done: Done,
+        priority: float,
+        surroundings: Parcel,
+    ) -> None:
+        self.function = function
+        self.arguments = arguments
+        self.inputs = inputs
+        self.done = done
+        self.priority = priority
+        self.surroundings = surroundings
+        self.number = 0
+        self.member: Member | None = None
+        self.queued = True
+
+    def __lt__(self, other: "Call") -> bool:
+        return (-self.priority, self.number) < (-other.priority, other.number)
+
+    def is_light(self) -> bool:
+        """Whether nothing of it lies in the arena."""
+        return type(self.arguments) is bytes and all(type(sealed) is bytes for sealed in self.inputs)
+
+
+class Calls:
+    """Runs calls in the workers of a pack. Safe to use from any thread.
+
+    Parameters
+    ----------
+    pack : Pack
+        Calls take turns with its other sources of work.
+    """
+
+    def __init__(self, pack: Pack) -> None:
+        self._pack = pack
+        self._functions = Functions()
+        self._queue: list[Call] = []
+        self._at: dict[Member, list[Call]] = {}
+        self._numbers = 0
+        self._seconds: dict[bytes, float] = {}
+        pack.serve("call.done", self._told)
+        pack.attach(self)
+
+    def function(self, function: Callable[..., Any]) -> Function:
+        """Return a function packed, to be started often.
+
+        Raises
+        ------
+        CannotTravel
+            If it cannot be pickled.
+        """
+        return self._functions.pack(function)
+
+    def start(
+        self,
+        function: Callable[..., Any] | Function,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        inputs: "Sequence[Sealed]",
+        done: Done,
+        priority: float = 0,
+    ) -> Call:
+        """Have a function called in a worker, in the surroundings of this moment.
+
+        Parameters
+        ----------
+        function : callable or Function
+        args, kwargs
+            An `Input` in them, at any depth, stands for the value of an input.
+        inputs : sequence of Sealed
+            Values that are not loaded here.
+        done : callable
+            Is given ``(sealed, None)``, what it returned, or ``(None, error)``; once, by whoever reads, with no lock
+            held. It must be quick, and must not raise.
+        priority : float
+            Higher ones go first; of equal ones, those that came first.
+
+        Raises
+        ------
+        CannotTravel
+            If the function or its arguments cannot be pickled.
+        ClientClosed, WorkerLost
+            If there are no workers any more.
+        """
+        packed = function if isinstance(function, Function) else self._functions.pack(function)
+        frame = check_travels((tuple(args), dict(kwargs)), f"the arguments of {packed.name}")
+        sealed = bytes(frame) if frame.nbytes <= SMALL else self._pack.arena.seal_frame(frame)
+        call = Call(packed, sealed, inputs, done, priority, self._pack.surroundings())
+        with self._pack.lock:
+            self._pack.check()
+            self._numbers += 1
+            call.number = self._numbers
+            heappush(self._queue, call)
+            self._pack.offer()
+        return call
+
+    def cancel(self, call: Call) -> bool:
+        """Take back a call that no worker has been given; its `done` is not called then. Return whether it was."""
+        with self._pack.lock:
+            # In the queue it is passed over.
+            taken, call.queued = call.queued, False
+        return taken
+
+    def kill(self, call: Call) -> None:
+        """End the worker that has a call, if one has; the call fails with `WorkerLost` unless it is done before."""
+        member = call.member
+        if member is not None:
+            self._pack.kill(member)
+
+    def close(self) -> None:
+        """Give no more calls to workers."""
+        self._pack.detach(self)
+
+    # As a source; the pack's lock is held
+
+    def next(self, member: Member) -> Work | None:
+        """See `wukong.platforms.local.pack.Source`."""
+        calls = self._take() or self._withdraw()
+        if not calls:
+            return None
+        for call in calls:
+            call.member, call.queued = member, False
+        self._at[member] = calls
+        if len(calls) > 1:
+            os.eventfd_write(member.tickets, len(calls))
+        return self._work(member, calls)
+
+    def abandon(self, error: WukongError) -> None:
+        """See `wukong.platforms.local.pack.Source`."""
+        with self._pack.lock:
+            queue, self._queue = self._queue, []
+        for call in queue:
+            if call.queued:
+                call.queued = False
+                call.done(None, error)
+
+    def _take(self) -> list[Call]:
+        """Take the next call from the queue, and as many more as are light, and short together."""
+        queue = self._queue
+        fair = -(-len(queue) // self._pack.workers)
+        first = self._pop(True)
+        if first is None:
+            return []
+        calls = [first]
+        surroundings = calls[0].surroundings.digest
+        total = self._expected(first)
+        while first.is_light() and len(calls) < min(fair, _MOST) and (call := self._pop(False)) is not None:
+            total += self._expected(call)
+            if total > BATCH or not call.is_light() or call.surroundings.digest != surroundings:
+                break
+            calls.append(heappop(queue))
+        return calls
+
+    def _pop(self, take: bool) -> Call | None:
+        """Return the next call of the queue, and take it out if so asked."""
+        queue = self._queue
+        while queue and not queue[0].queued:
+            heappop(queue)
+        return (heappop(queue) if take else queue[0]) if queue else None
+
+    def _expected(self, call: Call) -> float:
+        """Return how long a call will take; of a function that has not been seen yet, very long."""
+        return self._seconds.get(call.function.parcel.digest, BATCH)
+
+    def _withdraw(self) -> list[Call]:
+        """Take back half of what the worker with most calls has not begun."""
+        calls = max(self._at.values(), key=len, default=[])
+        withdrawn: list[Call] = []
+        if len(calls) > 1:
+            tickets = calls[0].member.tickets  # type: ignore[union-attr]
+            with suppress(BlockingIOError):
+                for _ in range(len(calls) // 2):
+                    os.eventfd_read(tickets)
+                    withdrawn.append(calls.pop())
+        return withdrawn[::-1]
+
+    def _work(self, member: Member, calls: list[Call]) -> Work:
+        functions: dict[bytes, int] = {}
+        parcels: list[tuple[Parcel, str, bool]] = []
+        for call in calls:
+            parcel, name, by_name = call.function
+            if parcel.digest not in functions:
+                functions[parcel.digest] = len(parcels)
+                parcels.append((member.known.send(parcel), name, by_name))
+        sealed = [one for call in calls for one in (call.arguments, *call.inputs)]
+        fds: Sequence[int] = ()
+        wires: Sequence[Any] = sealed
+        if any(type(one) is not bytes for one in sealed):
+            wires, fds = self._pack.arena.lend(member, sealed)
+        each = iter(wires)
+        listed = [
+            (call.number, functions[call.function.parcel.digest], next(each), [next(each) for _ in call.inputs])
+            for call in calls
+        ]
+        message = ("calls", member.known.send(calls[0].surroundings), parcels, listed)
+        return Work(
+            message, fds, lambda _, *outcomes: self._returned(member, outcomes), lambda error: self._lost(member, error)
+        )
+
+    # What comes back; no lock is held
+
+    def _told(self, member: Member, _: Sequence[int], outcome: Outcome) -> None:
+        number, good, result, seconds = outcome
+        with self._pack.lock:
+            calls = self._at[member]
+            i = next(i for i, call in enumerate(calls) if call.number == number)
+            call = calls.pop(i)
+            call.member = None
+            self._saw(call.function.parcel.digest, seconds)
+        if not good:
+            call.done(None, failures.unpack(result))
+        elif type(result) is bytes:
+            call.done(result, None)
+        else:
+            call.done(self._pack.arena.take(member, result), None)
+
+    def _returned(self, member: Member, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            self._told(member, (), outcome)
+        with self._pack.lock:
+            del self._at[member]
+
+    def _lost(self, member: Member, error: WorkerLost) -> None:
+        with self._pack.lock:
+            calls = self._at.pop(member)
+            begun = len(calls)
+            with suppress(BlockingIOError):
+                while True:
+                    os.eventfd_read(member.tickets)
+                    begun -= 1
+            for call in calls:
+                call.member = None
+            for call in calls[begun:]:
+                call.queued = True
+                heappush(self._queue, call)
+        for call in calls[:begun]:
+            mine = WorkerLost(f"{call.function.name} was running when its worker died: {error}")
+            mine.pid, mine.status = error.pid, error.status
+            call.done(None, mine)
+
+    def _saw(self, digest: bytes, seconds: float) -> None:
+        known = self._seconds.pop(digest, None)
+        # Quick to believe that calls are long, slow to believe that they are short.
+        if known is not None and seconds < known:
+            seconds = known + 0.25 * (seconds - known)
+        self._seconds[digest] = seconds
+        if len(self._seconds) > _REMEMBERED:
+            del self._seconds[next(iter(self._seconds))]

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, NoReturn, Self
 from wukong.errors import CannotTravel
 from wukong.scheduler.dask.collections import TaskRef
 from wukong.scheduler.futures.call import CANCELLED, FAILED, FINISHED, Call, FutureCancelled
-from wukong.scheduler.futures.outcome import outcome
+from wukong.scheduler.futures.outcome import outcome, trace
 from wukong.scheduler.futures.waiting import Signal, remaining
 
 __all__ = ["Future", "FutureCancelled", "as_completed", "wait"]
@@ -75,7 +75,8 @@ class Future(TaskRef):  # type: ignore[misc]
         error = self.exception(timeout)
         if error is not None:
             try:
-                raise error
+                # Else it would grow by the way to here each time.
+                raise error.with_traceback(trace(self.call))
             finally:
                 # The traceback leads to this frame.
                 del error
@@ -95,8 +96,7 @@ class Future(TaskRef):  # type: ignore[misc]
 
     def traceback(self, timeout: float | None = None) -> Any:
         """Wait and return the traceback of `exception`, or None."""
-        error = self.exception(timeout)
-        return None if error is None else error.__traceback__
+        return None if self.exception(timeout) is None else trace(self.call)
 
     def cancel(self) -> bool:
         """Cancel the call, and with it those that need it; return whether it was before it began.
@@ -113,6 +113,9 @@ class Future(TaskRef):  # type: ignore[misc]
         if not self.done():
             yield from _arrival(self.call).__await__()
         return self.result()
+
+    def __dask_tokenize__(self) -> Any:
+        return type(self).__name__, self.key
 
     def __reduce__(self) -> NoReturn:
         raise CannotTravel(
@@ -289,8 +292,6 @@ class as_completed:  # noqa: N801 - used like the function of this name elsewher
             oldest = next(iter(self._pending), None)
             if oldest is None:
                 raise StopIteration
-            if self._deadline is None:
-                oldest.engine.help([oldest])
             signal = Signal()
             if self._call(signal.give) and not oldest.engine.block(signal, remaining(self._deadline)):
                 self._late()

@@ -26,6 +26,7 @@ from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
 from wukong.errors import GraphCycle, MissingKey, UnsupportedGraph
 from wukong.executor.alone import Walk
+from wukong.scheduler.dask.retries import with_retries
 
 Graph = dict[Any, Any]
 Opened = dict[Any, tuple[Any, Collection[Any]]]
@@ -66,7 +67,9 @@ def _layers(graph: HighLevelGraph) -> Graph:
     merged: Graph = {}
     for layer in graph.layers.values():
         # The mapping itself is a dict, which merges ten times faster than the layer.
-        merged.update(layer.mapping if type(layer) is MaterializedLayer else layer)
+        tasks = layer.mapping if type(layer) is MaterializedLayer else layer
+        retries = layer.annotations.get("retries") if layer.annotations else None
+        merged.update(with_retries(tasks, retries) if retries else tasks)
     return merged
 
 

@@ -11,6 +11,7 @@ from concurrent.futures import CancelledError
 from contextvars import Context
 from itertools import count
 from operator import is_
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from wukong.errors import JobCancelled
@@ -69,6 +70,8 @@ class Call:
         What came of it, as an object of this process, and as what can leave it; one of them, or both.
     error : BaseException or None
         What it raised. Of a call that never ran because of another, that one's error.
+    trace : traceback or None
+        Where it was raised.
     cause : Call or None
         The call that failed, or was cancelled, in whose wake this one was.
     """
@@ -97,6 +100,7 @@ class Call:
         "started",
         "state",
         "tag",
+        "trace",
         "turn",
         "value",
     )
@@ -135,6 +139,7 @@ class Call:
         self.has_value = False
         self.sealed: Any = None
         self.error: BaseException | None = None
+        self.trace: TracebackType | None = None
         self.cause: Call | None = None
         self.turn: Turn
         self.tag = 0.0

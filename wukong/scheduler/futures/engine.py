@@ -151,7 +151,7 @@ class Engine(Waiting):
                 call.state = READY
                 call.lane.put_back(call)
                 return
-            call.error = error
+            call.error, call.trace = error, error.__traceback__
             self._end(call, FAILED, done)
             self._spread(done)
         _tell(done)
@@ -171,7 +171,7 @@ class Engine(Waiting):
         if call.lane is SELECT:
             value = call.inputs[0].value[call.part]
             if type(value) is Raised:
-                call.error = value.error
+                call.error, call.trace = value.error, value.error.__traceback__
                 self._end(call, FAILED, done)
             else:
                 call.value, call.has_value = value, True

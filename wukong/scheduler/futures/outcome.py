@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from copy import copy
+from types import TracebackType
 
 from wukong.scheduler.futures.call import CANCELLED, FINISHED, Call, FutureCancelled
 
@@ -24,6 +25,11 @@ def outcome(call: Call) -> BaseException | None:
     return call.error
 
 
+def trace(call: Call) -> TracebackType | None:
+    """Return where the error of a call was raised."""
+    return call.way()[0].trace
+
+
 def _way(names: list[str]) -> str:
     if len(names) > 12:
         names = [*names[:6], f"({len(names) - 11} more)", *names[-5:]]
@@ -40,8 +46,11 @@ def _copy(error: BaseException) -> BaseException:
         return error
     twin.__traceback__, twin.__cause__, twin.__context__ = error.__traceback__, error.__cause__, error.__context__
     twin.__suppress_context__ = error.__suppress_context__
-    if hasattr(error, "__notes__"):
-        twin.__notes__ = [note for note in error.__notes__ if not note.startswith("wukong: call ")]
+    # Where tblib has a say in copying, both have the very same attributes, notes among them.
+    twin.__dict__ = {name: value for name, value in error.__dict__.items() if name != "__notes__"}
+    notes = [note for note in getattr(error, "__notes__", ()) if not note.startswith("wukong: call ")]
+    if notes:
+        twin.__notes__ = notes
     return twin
 
 

@@ -79,9 +79,9 @@ class Waiting:
         timeout : float, optional
             Seconds; then nothing is run here, since nobody could interrupt it.
         first : bool
-            Whether one of them will do.
+            Whether one of them will do; then nothing is run here either, since another may be done sooner.
         failing : bool
-            Whether one will do that has no value.
+            Whether one will do that has no value; only within a call anything is run here then.
 
         Returns
         -------
@@ -92,8 +92,8 @@ class Waiting:
         if not left or (first and len(left) < len(calls)):
             return True
         self.check()
-        if timeout is None:
-            self.help(left, first)
+        if timeout is None and not first and (not failing or here.call is not None):
+            self.help(left)
         signal, counting = Signal(), Lock()
         count = 1 if first else len(left)
 
@@ -137,8 +137,8 @@ class Waiting:
                 if callback in call.callbacks:
                     call.callbacks.remove(callback)
 
-    def help(self, calls: list[Call], first: bool = False) -> None:
-        """Run what is needed for these calls and can be run now, one after the other; until one is done, if `first`."""
+    def help(self, calls: list[Call]) -> None:
+        """Run what is needed for these calls and can be run now, one after the other."""
         asyncio = sys.modules.get("asyncio")
         # A loop of asyncio must not find itself around a task.
         if here.depth >= _DEEPEST or (asyncio is not None and asyncio._get_running_loop() is not None):
@@ -153,17 +153,29 @@ class Waiting:
                 seen.add(call)
                 needed.extend(call.inputs)
                 continue
-            if first and any(call.done for call in calls):
-                return
             needed.pop()
 
     def _run_here(self, call: Call) -> None:
-        with aside():
-            with self.lock:
-                if not call.lane.claim(call):
-                    return
+        outer = here.call
+        if outer is not None and outer.engine is not self:
+            with aside():
+                self._run_in_place_of(None, call)
+        else:
+            self._run_in_place_of(outer, call)
+
+    def _run_in_place_of(self, outer: Call | None, call: Call) -> None:
+        with self.lock:
+            # In one step, or another thread takes the place.
+            if outer is not None:
+                outer.lane.working -= 1
+            granted = call.lane.claim(call)
+            if not granted and outer is not None:
+                outer.lane.working += 1
+        if granted:
             self.perform(call)
             with self.lock:
+                if outer is not None:
+                    outer.lane.working += 1
                 call.lane.leave()
 
 

@@ -111,3 +111,12 @@ def test_the_progress_bar_reaches_its_end():
     with ProgressBar(out=out):
         wukong.get(GRAPH, "c")
     assert "100% Completed" in out.getvalue()
+
+
+def test_aliases_that_no_executor_runs_are_told_before_what_reads_them():
+    graph = {"a": (add, 1, 2), "b": "a", "c": "b", "d": (add, "c", "b"), "e": (add, "d", 1), "f": (add, "e", "c")}
+    with wukong.config.set(granules="threads", workers=2), Recorder() as recorder:
+        assert wukong.get(graph, "f") == 10
+    told = [event[1] for event in recorder.told if event[0] == "posttask"]
+    assert told == ["a", "b", "c", "d", "e", "f"]
+    assert recorder.told[-1][:2] == ("finish", False)

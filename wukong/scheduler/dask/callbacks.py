@@ -48,6 +48,25 @@ class Told:
         self._tell(1, self.graph, self.state)
 
     def started(self, key: Any) -> None:
+        for alias in self._left_out(key):
+            self._start_task(alias)
+            self.finished(alias, self.state["cache"][next(iter(self.state["dependencies"][alias]))])
+        self._start_task(key)
+
+    def _left_out(self, key: Any) -> list[Any]:
+        """Return the aliases that this task reads and that nobody ran, in order: a compiled plan has none."""
+        state = self.state
+        found: dict[Any, None] = {}
+        queue = [key]
+        for reader in queue:
+            for read in state["dependencies"].get(reader, ()):
+                if read not in state["cache"] and read not in state["finished"] and read not in state["released"]:
+                    found.pop(read, None)
+                    found[read] = None
+                    queue.append(read)
+        return list(found)[::-1]
+
+    def _start_task(self, key: Any) -> None:
         ready = self.state["ready"]
         if key in self.state["cache"]:
             return

@@ -6,7 +6,6 @@ python -m benchmarks.peers [--rows tree,spins] [--contestants wukong,ray] [--rou
 import argparse
 import json
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,7 @@ def main() -> int:
     for name in options.rows:
         row = ROWS[name]
         names = [who for who in options.contestants if hasattr(CONTESTANTS[who], row.way)]
-        with tempfile.TemporaryDirectory(prefix="bench", ignore_cleanup_errors=True) as scratch:
-            figures = race(row, row.size(which), names, rounds, options.budget, cores, Path(scratch), _tell)
+        figures = race(row, row.size(which), names, rounds, options.budget, cores, _tell)
         found.append(judge(row, row.size(which), figures, cores))
         _tell("")
         print(table(found[-1]), flush=True)

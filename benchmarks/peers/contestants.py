@@ -306,8 +306,10 @@ class WukongProcesses(Submits):
     peer = False
 
     def start(self) -> None:
-        """Open a client."""
+        """Open a client, and see that its calls do go elsewhere."""
         self.client = _client(self.workers, "processes")
+        if self.client.submit(os.getpid, pure=False).result() == os.getpid():
+            raise RuntimeError("granules='processes' runs calls in the client")
 
     def stop(self) -> None:
         """Close it."""

@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic
 from typing import Any
 
 import psutil
@@ -81,14 +83,19 @@ class Entry:
         Failed
             If it says nothing in time, or ends.
         """
+        deadline = monotonic() + patience
         try:
-            if self._connection.poll(patience):
-                answer = self._connection.recv()
-                self._look()
-                return answer
+            while not self._connection.poll(min(1.0, max(deadline - monotonic(), 0.0))):
+                # Its workers may have been forked with the connection, and so keep it open.
+                if self._process.poll() is not None and not self._connection.poll():
+                    raise EOFError
+                if monotonic() > deadline:
+                    raise Failed(f"gave no answer for {patience:.0f} s")
+            answer = self._connection.recv()
         except (EOFError, OSError):
             raise Failed(f"ended without a word; it had printed: {self._printed()}") from None
-        raise Failed(f"gave no answer for {patience:.0f} s")
+        self._look()
+        return answer
 
     def call(self) -> tuple[float, Any]:
         """Have the work done once; return seconds and the result."""
@@ -132,7 +139,6 @@ def race(
     rounds: int,
     budget: float,
     workers: int,
-    scratch: Path,
     tell: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Figures]:
     """Return the figures of all contestants at one row.
@@ -149,12 +155,10 @@ def race(
         Seconds that the warm calls of a contestant may take together; it makes one in any case.
     workers : int
         How many work at once.
-    scratch : Path
-        An empty directory.
     tell : callable, optional
         Is told who is at work.
     """
-    with _entries(row, size, names, workers, scratch) as (truth, entries):
+    with _entries(row, size, names, workers) as (truth, entries):
         expected = truth.answer()
         for entry in entries:
             _attempt(entry, lambda entry=entry: _be_ready(entry))
@@ -207,21 +211,23 @@ def _attempt(entry: Entry, step: Callable[[], None]) -> None:
 
 @contextmanager
 def _entries(
-    row: Row, size: tuple[Any, ...], names: Sequence[str], workers: int, scratch: Path
+    row: Row, size: tuple[Any, ...], names: Sequence[str], workers: int
 ) -> Iterator[tuple[Entry, list[Entry]]]:
     """Start the processes of all, and end them and whatever they started."""
     entries: list[Entry] = []
-    try:
-        for number, name in enumerate((None, *names)):
-            place = scratch / str(number)
-            place.mkdir()
-            entries.append(Entry(name, row, size, workers, place))
-        yield entries[0], entries[1:]
-    finally:
-        for entry in entries:
-            entry.stop()
-        for entry in entries:
-            entry.end()
+    # Short, for there are paths of sockets in it; and Ray may still write while it is removed.
+    with TemporaryDirectory(prefix="wb", ignore_cleanup_errors=True) as scratch:
+        try:
+            for number, name in enumerate((None, *names)):
+                place = Path(scratch, str(number))
+                place.mkdir()
+                entries.append(Entry(name, row, size, workers, place))
+            yield entries[0], entries[1:]
+        finally:
+            for entry in entries:
+                entry.stop()
+            for entry in entries:
+                entry.end()
 
 
 def _environment(scratch: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@
 #
 #     make demo     pictures from a compressed SVD, and a tree reduction through a server of its own
 #     make test     everything that has to hold
+#     make bench    everything that is measured; BENCH=--quick for small ladders and peers
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -41,8 +42,10 @@ soak: $(VENV)/ready-dev redis-server  ## the long tests
 dask-suite: $(VENV)/ready-dev  ## Dask's own tests, with Wukong in the place of every scheduler
 	$(BIN)/python tests/dask_suite/run.py -n $(JOBS)
 
-bench: $(VENV)/ready-dev  ## every benchmark, one after the other
+bench: $(VENV)/ready-dev  ## every benchmark, one after the other; at last the ladder, and the peers
 	@for script in benchmarks/[a-z]*.py; do echo "--- $$script"; $(BIN)/python "$$script" || exit 1; done
+	$(BIN)/python -m benchmarks.ladder $(BENCH)
+	$(BIN)/python -m benchmarks.peers $(BENCH)
 
 redis-server:
 	@sh .ci/redis-server

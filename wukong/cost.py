@@ -28,6 +28,8 @@ class Costs:
         How many attempts a task has before the job ends with `TaskLost`.
     task : float
         What a task costs beside its run once it is compiled: compiling, settling and handing it out.
+    start : float
+        Until executors can be started at all, if none has run yet.
     shared : bool
         Whether executors share memory, so that writing a value costs nothing.
     measured : str
@@ -41,6 +43,7 @@ class Costs:
     lease: float = 60.0
     attempts: int = 5
     task: float = 0.0
+    start: float = 0.0
     shared: bool = False
     measured: str = ""
 
@@ -99,7 +102,7 @@ LOCAL_SERVER: Final = Costs(100e-6, 0.5e9, 100e-6, measured="2 vCPU VM, Valkey 9
 
 #: Processes of one machine over the arena: a call there and back, and memory that is touched for the first time (blocks
 #: that are used again take 8 GB/s); same machine and day.
-PROCESSES: Final = Costs(100e-6, 2e9, 200e-6, measured="2 vCPU VM, Python 3.11, memfd, 2026-11")
+PROCESSES: Final = Costs(100e-6, 2e9, 200e-6, start=0.3, measured="2 vCPU VM, Python 3.11, memfd, 2026-11")
 
 #: Executors and a Redis server in one data centre: figures of the FMI paper (2.0 ms, 400 MB/s) and of Lambda's invoke.
 DATA_CENTRE: Final = Costs(2e-3, 400e6, 50e-3, measured="FMI (ICS '23); AWS Lambda Event invoke, 2026-11")

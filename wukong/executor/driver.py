@@ -1,8 +1,8 @@
 """Carrying out the effects of executors on real stores and a real platform: the driver of every local granule."""
 
 from collections.abc import Callable, Hashable, Sequence
-from threading import Lock
-from time import perf_counter, process_time, thread_time
+from threading import Lock, get_ident
+from time import perf_counter
 from typing import Any, Final, TypeAlias
 
 from wukong.errors import ValueTooLarge
@@ -38,8 +38,8 @@ class Driver:
         self._carry_out: CarryOut = _CARRY_OUT
         if job.observer is not None:
             self._carry_out = {**_CARRY_OUT, fx.Run: Driver._run_observed}
-        elif job.watch is not None:
-            self._carry_out = {**_CARRY_OUT, fx.Run: Driver._run_watched}
+        elif job.at_work is not None:
+            self._carry_out = {**_CARRY_OUT, fx.Run: Driver._run_noted}
 
     def enter(self, starts: Sequence[int]) -> Tally:
         """Run one executor from `starts` to its end and return what it did.
@@ -82,14 +82,18 @@ class Driver:
             return fx.Raised(error)
         return fx.Ran(value, perf_counter() - began)
 
-    def _run_watched(self, effect: fx.Run) -> fx.Ran | fx.Raised:
-        watch = self.job.watch
-        assert watch is not None
-        thread, process = thread_time(), process_time()
-        ran = self._run(effect)
-        if isinstance(ran, fx.Ran):
-            watch(effect.task, ran.seconds, thread_time() - thread, process_time() - process)
-        return ran
+    def _run_noted(self, effect: fx.Run) -> fx.Ran | fx.Raised:
+        at_work, me = self.job.at_work, get_ident()
+        assert at_work is not None
+        # A task may compute something itself, and this thread runs tasks of that meanwhile.
+        outer = at_work.get(me)
+        at_work[me] = effect.task
+        try:
+            return self._run(effect)
+        finally:
+            del at_work[me]
+            if outer is not None:
+                at_work[me] = outer
 
     def _run_observed(self, effect: fx.Run) -> fx.Ran | fx.Raised:
         observer, key = self.job.observer, self.job.plan.key(effect.task)
@@ -97,7 +101,7 @@ class Driver:
         try:
             with self._observing:
                 observer.started(key)
-            ran = self._run(effect) if self.job.watch is None else self._run_watched(effect)
+            ran = self._run(effect) if self.job.at_work is None else self._run_noted(effect)
             if isinstance(ran, fx.Ran):
                 with self._observing:
                     observer.finished(key, ran.value)

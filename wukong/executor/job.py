@@ -62,8 +62,8 @@ class Job:
         Told of each task.
     belongs : callable, optional
         See `wukong.executor.context.Context`.
-    watch : callable, optional
-        Told of each task that ran: task, wall time, and processor time of its thread and of the whole process, in s.
+    at_work : dict of int to int, optional
+        The task that each thread of this process runs now, by the thread's number; None if nobody wants to know.
     tally : Tally
         What all its executors did; `invoker` adds to it under its own lock.
     """
@@ -79,7 +79,7 @@ class Job:
     invoker: Invoker
     observer: Observer | None = None
     belongs: Callable[[int], bool] | None = None
-    watch: Callable[[int, float, float, float], None] | None = None
+    at_work: dict[int, int] | None = None
     tally: Tally = field(default_factory=lambda: Tally(executors=0))
 
     def open(self, task: int, body: Any) -> Any:

@@ -4,29 +4,26 @@ Tasks before `index` are done and their values at hand; task `index` runs alread
 """
 
 import contextlib
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from types import TracebackType
 from typing import Any, Self
 
-from wukong.cost import PROCESSES, Estimates
-from wukong.errors import StoreError, ValueTooLarge
+from wukong.cost import Estimates
+from wukong.errors import StoreError
 from wukong.events import Observer, Run
 from wukong.executor.alone import Walk, explain
 from wukong.executor.job import Job
 from wukong.ids import new_job
-from wukong.plan.codec import Encoded, encode
+from wukong.plan.codec import encode
 from wukong.plan.view import PlanView
-from wukong.platforms.local import threads
-from wukong.platforms.local.pack import Pack
-from wukong.platforms.local.placement import InProcesses, Placement
 from wukong.protocol import messages as m
 from wukong.scheduler import stores
+from wukong.scheduler.adaptive import name_of
+from wukong.scheduler.company import Company, Packs
 from wukong.scheduler.dask.graphs import finalisers
 from wukong.scheduler.dask.lower import lower
-from wukong.scheduler.dask.nodes import data, evaluate
+from wukong.scheduler.dask.nodes import data, evaluate, functions_of
 from wukong.scheduler.launch import Client
-from wukong.scheduler.service import Opening, Service
-from wukong.storage.values.arena import ArenaValueStore
 
 
 class Compiled:
@@ -46,8 +43,10 @@ class Compiled:
         Told of each task.
     index : int
         The task of the walk that runs already; -1 if none does.
-    pack : callable, optional
-        Returns the processes that all tasks are to run in; None if they run in threads.
+    granules : str
+        ``threads``; ``processes`` for all tasks; or ``auto``, where functions of which it is known go to processes.
+    packs : callable, optional
+        Returns a pack for so many workers, and starts it if need be.
     """
 
     def __init__(
@@ -58,10 +57,12 @@ class Compiled:
         store: str | None,
         observer: Observer | None,
         index: int = -1,
-        pack: Callable[[], Pack] | None = None,
+        granules: str = "threads",
+        packs: Packs | None = None,
     ) -> None:
         self._walk = walk
         self._values = values
+        self._index = index
         begun = max(index, 0)
         left = dict(zip(walk.keys[begun:], walk.nodes[begun:], strict=True))
         self._running: Hashable = walk.keys[index] if index >= 0 else None
@@ -80,14 +81,11 @@ class Compiled:
         self._plan = plan = lower(left, self._outputs, given, fuse=observer is None)
         self._numbers = {plan.key(task): task for task in plan.given}
         self._given = {self._numbers[key]: value for key, value in known.items() if key in self._numbers}
-        self._pack = pack
-        self._granules = "threads" if pack is None else "processes"
-        self._service: Service | None = None
-        self._posted = threads.crew.post(workers, Placement() if pack is None else InProcesses())
+        self._company = Company(plan, workers, granules, packs)
         name = new_job()
         self._stores = stores.in_process() if store is None else stores.at(store, name)
         self._before = self._stores.counters()
-        self._encoded = None if store is None and pack is None else encode(plan)
+        self._encoded = None if store is None and granules != "processes" else encode(plan)
         runnable: Any = plan
         if store is not None and self._encoded is not None:
             runnable = PlanView(self._encoded.manifest, stores.parts_of(name, self._stores.values))
@@ -100,7 +98,7 @@ class Compiled:
             Estimates(self._stores.costs.unknown),
             self._stores.pack,
             self._stores.unpack,
-            self._posted,
+            self._company.posted,
             observer,
         )
         self._client = Client(self._job, plan)
@@ -119,10 +117,8 @@ class Compiled:
     ) -> None:
         if not self._started:
             return
-        status = m.CANCELLED if self._posted.error is None else m.FAILED
-        if self._service is not None:
-            self._service.close()
-        threads.crew.take_down(self._posted)
+        status = m.CANCELLED if self._company.posted.error is None else m.FAILED
+        self._company.end()
         # A store that does not answer must not hide what went wrong first.
         with contextlib.nullcontext() if error is None else contextlib.suppress(StoreError):
             if error is not None:
@@ -133,12 +129,10 @@ class Compiled:
 
     def start(self) -> None:
         """Open the job and have its first executors invoked."""
-        threads.crew.open(self._posted, self._job)
         self._started = True
-        if self._pack is not None:
-            self._let_in(self._pack())
-        if self._encoded is not None:
-            self._publish(self._encoded)
+        if self._running is not None:
+            self._company.beside = [name_of(functions_of(self._walk.nodes[self._index]))]
+        self._company.begin(self._job, self._stores.url, self._encoded)
         self._client.launch()
         if self._given:
             given, self._given = self._given, {}
@@ -158,11 +152,12 @@ class Compiled:
             What a task raised, with a note that names the task.
         """
         values = self._values
+        self._company.beside = []
         for key in list(values):
             if key not in self._asked:
                 del values[key]
         if self._running is not None:
-            self._posted.driver.tell(self._running, value)
+            self._company.posted.driver.tell(self._running, value)
         if self._running in self._asked:
             values[self._running] = value
         if self._running in self._numbers:
@@ -180,33 +175,12 @@ class Compiled:
             round_trips=after[0] - self._before[0],
             bytes_sent=after[1] - self._before[1],
             bytes_received=after[2] - self._before[2],
-            where=f"{self._posted.workers} {self._granules}, store: {self._stores.name}",
+            where=f"{self._company.where}, store: {self._stores.name}",
         )
 
-    def _let_in(self, pack: Pack) -> None:
-        """Let processes take part."""
-        if self._job.values is None:
-            self._job.values = ArenaValueStore(pack.arena, self._job.name)
-        self._service = Service(pack, self._posted, self._opening())
-        self._service.open()
-
-    def _opening(self) -> Opening:
-        """Return what processes need to take part."""
-        assert self._encoded is not None, "a plan is packed before processes take part"
-        if self._stores.url is None:
-            return Opening(self._encoded.manifest, None, PROCESSES)
-        return Opening(self._encoded.manifest, self._stores.url, self._stores.costs)
-
-    def _publish(self, encoded: Encoded) -> None:
-        """Put the parts of the plan where executors find them."""
-        assert self._job.values is not None, "plans are published where there is a store to keep them"
-        for digest, frame in encoded.blobs.items():
-            try:
-                self._job.values.put(digest, frame.parts)
-            except ValueTooLarge as error:
-                error.add_note("wukong: it is an argument in the graph itself; make it inside a task, or in parts")
-                raise
-        encoded.blobs.clear()
+    def look(self) -> bool:
+        """See `Company.look`."""
+        return self._company.look()
 
     def _put_together(self, key: Hashable, node: Any) -> None:
         values, observer = self._values, self._job.observer
@@ -223,10 +197,10 @@ class Compiled:
     def _work(self) -> None:
         plan = self._plan
         try:
-            threads.crew.work(self._posted)
+            self._company.work()
         except BaseException as error:
-            if self._posted.failed is not None:
-                explain(error, self._walk, self._posted.failed)
+            if self._company.posted.failed is not None:
+                explain(error, self._walk, self._company.posted.failed)
             raise
         results = self._client.collect()
         for key, task in zip(self._outputs, plan.requested, strict=True):

@@ -20,6 +20,7 @@ from wukong.cost import Costs
 from wukong.errors import JobStalled
 from wukong.events import Observer, Run
 from wukong.executor.alone import Taken, Walk
+from wukong.scheduler.company import Packs
 from wukong.scheduler.compiled import Compiled
 
 #: A walk with fewer tasks left is not worth handing over.
@@ -41,10 +42,18 @@ class Relay:
         How many work on it from then on.
     observer : Observer or None
         Told of each task.
+    packs : Packs, optional
+        Where processes come from, if functions may move there.
     """
 
     def __init__(
-        self, walk: Walk, values: dict[Any, Any], costs: Costs, workers: int, observer: Observer | None
+        self,
+        walk: Walk,
+        values: dict[Any, Any],
+        costs: Costs,
+        workers: int,
+        observer: Observer | None,
+        packs: Packs | None = None,
     ) -> None:
         self.baton: list[int] = []
         self._walk = walk
@@ -53,6 +62,7 @@ class Relay:
         self._costs = costs
         self._workers = workers
         self._observer = observer
+        self._packs = packs
         # The lookout takes over in its own thread, in the client's name.
         self._context = copy_context()
         self._over = False
@@ -82,7 +92,13 @@ class Relay:
         del self._walk, self._values
 
     def look(self) -> bool:
-        """Look in on the client and take over if that is worth it; return whether to come again."""
+        """Look in on the client and take over if that is worth it; return whether to come again.
+
+        Then, look in on those who took over.
+        """
+        compiled = self._compiled
+        if compiled is not None:
+            return compiled.look()
         try:
             index = self.baton[-1]
             worked = self._worked()
@@ -107,7 +123,9 @@ class Relay:
             tasks, values = self._walk, self._values
         try:
             # Nobody waits for this whose task fails, or is interrupted, meanwhile.
-            compiled = self._context.run(Compiled, tasks, values, self._workers, None, self._observer, index)
+            compiled = self._context.run(
+                Compiled, tasks, values, self._workers, None, self._observer, index, "auto", self._packs
+            )
             with self._taking:
                 if not self._over:
                     self._compiled = compiled
@@ -116,7 +134,7 @@ class Relay:
             self._error = error
         finally:
             self._launched.set()
-        return False
+        return self._compiled is not None
 
     def _worked(self) -> float:
         """Return for how long, in seconds, the walk has been at work.

@@ -1,14 +1,14 @@
 """One compute, from the graph as it was given to the results: who runs it is decided here.
 
 granules="inline"   the client walks alone
-granules="auto"     the client walks alone, and hands over to the crew if tasks prove long enough
-granules="threads"  compiled and launched at once
-a store             compiled, published and launched, every value and edge through the store
+granules="auto"       the client walks alone, and hands over to threads, and from these to processes, what that pays for
+granules="threads"    compiled and launched at once
+granules="processes"  the same; the client runs only what puts the whole result together
+a store               compiled, published and launched, every value and edge through the store
 """
 
 import os
 from collections.abc import Mapping
-from functools import partial
 from threading import local
 from time import perf_counter
 from typing import Any
@@ -21,6 +21,7 @@ from wukong.events import Run
 from wukong.executor.alone import Taken, Walk, walk
 from wukong.platforms.local.packs import in_worker, pack_of
 from wukong.platforms.local.processors import workers_here
+from wukong.scheduler.company import Packs
 from wukong.scheduler.compiled import Compiled
 from wukong.scheduler.dask.callbacks import active, telling
 from wukong.scheduler.dask.graphs import arrange, flatten, merge, refuse_lost_writes, refuse_unshared, trace
@@ -34,7 +35,13 @@ _latest = local()
 
 
 def run(
-    graph: Any, keys: Any, options: Options, *, cache: Mapping[Any, Any] | None = None, callbacks: Any = None
+    graph: Any,
+    keys: Any,
+    options: Options,
+    *,
+    cache: Mapping[Any, Any] | None = None,
+    callbacks: Any = None,
+    packs: Packs = pack_of,
 ) -> Any:
     """Return the values of keys.
 
@@ -50,6 +57,8 @@ def run(
         Values of keys known before; Dask's ``cache`` configuration if None.
     callbacks : list, optional
         Dask's callbacks to tell; those registered if None.
+    packs : Packs, optional
+        Where processes come from.
 
     Returns
     -------
@@ -71,16 +80,16 @@ def run(
         with telling(callbacks, nodes) as told:
             tasks = trace(told.graph, wanted, values)
             told.ordered(tasks, values)
-            figures = _run(tasks, values, options, told)
+            figures = _run(tasks, values, options, told, packs)
     else:
         tasks = trace(nodes, wanted, values)
-        figures = _run(tasks, values, options, None)
+        figures = _run(tasks, values, options, None, packs)
     figures.tasks, figures.seconds = len(tasks), perf_counter() - began
     _latest.run = figures
     return arrange(keys, values)
 
 
-def _run(tasks: Walk, values: dict[Any, Any], options: Options, observer: Any) -> Run:
+def _run(tasks: Walk, values: dict[Any, Any], options: Options, observer: Any, packs: Packs) -> Run:
     """Add the values of the wanted keys to `values`."""
     workers = options.workers or dask_config.get("num_workers", None) or workers_here()
     granules = "inline" if in_worker() else options.granules
@@ -89,13 +98,13 @@ def _run(tasks: Walk, values: dict[Any, Any], options: Options, observer: Any) -
         if options.store is not None or granules == "processes":
             refuse_unshared(tasks.keys, disk=True)
             refuse_lost_writes(tasks)
-        pack = partial(pack_of, workers) if granules == "processes" else None
-        with Compiled(tasks, values, workers, options.store, observer, pack=pack) as compiled:
+        executed = granules if granules == "processes" else "threads"
+        with Compiled(tasks, values, workers, options.store, observer, granules=executed, packs=packs) as compiled:
             return compiled.finish()
     if granules == "inline" or workers == 1 or len(tasks) < 3:
         walk(tasks, evaluate, values, observer)
         return Run(executors=1, becomes=max(len(tasks) - 1, 0))
-    with Relay(tasks, values, IN_PROCESS, workers, observer) as relay:
+    with Relay(tasks, values, IN_PROCESS, workers, observer, packs) as relay:
         _lookout.watch(relay)
         taken: Taken | None = walk(tasks, evaluate, values, observer, relay.baton)
         if taken is None:

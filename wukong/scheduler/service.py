@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 from wukong import failures
 from wukong.cost import Costs
-from wukong.errors import CannotTravel, WorkerLost
+from wukong.errors import CannotTravel, WorkerLost, WukongError
 from wukong.executor.context import Tally
 from wukong.executor.driver import name as value_name
 from wukong.executor.effects import Framed
@@ -78,6 +78,9 @@ class Service:
     def next(self, worker: Any) -> Work | None:  # noqa: ARG002
         """Return an invocation for an idle worker, if there is one."""
         posted = self._posted
+        if posted.placement.may_stay and not self._pack.ready:
+            # What is sent now waits for the worker to be born; threads are quicker.
+            return None
         with self._lock:
             starts = posted.take_away()
             if not starts:
@@ -86,7 +89,7 @@ class Service:
         others = list(self._desk.jobs)
         return Work(("enter", self._job.name, starts, posted.placement.note, others), (), self._returned, self._lost)
 
-    def abandon(self, error: WorkerLost) -> None:
+    def abandon(self, error: WukongError) -> None:
         """See `wukong.platforms.local.pack.Source`."""
         self._posted.fail(None, error)
 

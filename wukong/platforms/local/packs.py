@@ -10,12 +10,12 @@ _packs: dict[int, Pack] = {}
 _starting = threading.Lock()
 
 
-def pack_of(workers: int) -> Pack:
-    """Return a pack of at least so many workers, started at first use; it ends with this process."""
+def pack_of(workers: int, start: bool = True) -> Pack | None:
+    """Return a pack of at least so many workers; if there is none, start one, which ends with this process, or None."""
     workers = max(workers, workers_here())
     with _starting:
         pack = _packs.get(workers)
-        if pack is None or not pack.usable:
+        if start and (pack is None or not pack.usable):
             pack = _packs[workers] = Pack(workers)
         return pack
 

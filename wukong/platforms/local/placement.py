@@ -70,6 +70,10 @@ class ByKind(Placement):
         moved = self._moved
         return bool(moved) and self._kind(task) in moved and task not in self._stuck
 
+    def here(self, task: int) -> bool:
+        """Whether a task belongs in a thread."""
+        return not self.away(task)
+
     def move(self, kind: int) -> None:
         """Let tasks of a kind run in processes from now on."""
         if not self.note.version:

@@ -105,3 +105,21 @@ def _fused(inner: dict[Any, GraphNode], wanted: Any, names: tuple[Any, ...], *gi
     # The caller's frame holds `given` anyway, so inputs cannot be dropped earlier than this returns.
     walk(trace(inner, [wanted], values), evaluate, values)
     return values[wanted]
+
+
+def functions_of(node: Any) -> list[Any]:
+    """Return the functions that a node calls."""
+    found: list[Any] = []
+    stack = [node]
+    while stack:
+        node = stack.pop()
+        if type(node) is tuple and node and callable(node[0]):
+            found.append(node[0])
+            stack.extend(arg for arg in node[1:] if type(arg) is tuple)
+        elif isinstance(node, Task):
+            if node.func is _execute_subgraph:
+                stack.extend(node.args[0].values())
+            elif type(node) is Task:
+                found.append(node.func)
+            stack.extend(arg for arg in (*node.args, *node.kwargs.values()) if isinstance(arg, Task))
+    return found

@@ -1,0 +1,176 @@
+"""Those who work on one job: threads of the client, processes, or both. Not what there is to do, nor in which order."""
+
+from collections.abc import Callable, Hashable
+from typing import TypeAlias
+
+from wukong.cost import PROCESSES
+from wukong.errors import ValueTooLarge
+from wukong.executor.job import Job
+from wukong.plan.codec import Encoded, encode
+from wukong.plan.reading import Plan
+from wukong.platforms.local import threads
+from wukong.platforms.local.board import Posted
+from wukong.platforms.local.pack import Pack
+from wukong.platforms.local.placement import ByKind, InProcesses, Placement
+from wukong.scheduler.adaptive import Sorting, verdicts
+from wukong.scheduler.service import Opening, Service
+from wukong.storage.values.arena import ArenaValueStore
+
+#: Returns a pack for so many workers: one that is there, or, if `start`, a new one; else None.
+Packs: TypeAlias = Callable[[int, bool], Pack | None]
+
+
+class Company:
+    """Those who work on one job.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of the job.
+    workers : int
+        How many work on it at once.
+    granules : str
+        ``threads``; ``processes``; or ``auto``, where functions that hold the interpreter move to processes.
+    packs : Packs, optional
+        Where processes come from; without, ``auto`` means threads.
+
+    Attributes
+    ----------
+    posted : Posted
+        The job's place on the board.
+    beside : list of hashable
+        Names of functions that run in this process, but not in an executor of the job.
+    """
+
+    def __init__(self, plan: Plan, workers: int, granules: str, packs: Packs | None) -> None:
+        self.beside: list[Hashable] = []
+        self._plan = plan
+        self._packs = packs
+        self._granules = granules
+        self._encoded: Encoded | None = None
+        self._sorting: Sorting | None = None
+        self._service: Service | None = None
+        self._job: Job
+        self._url: str | None = None
+        placement = Placement()
+        if granules == "processes":
+            placement = InProcesses()
+        elif granules == "auto" and packs is not None:
+            placement = ByKind(plan.kind, self._stuck)
+        self.posted: Posted = threads.crew.post(workers, placement)
+
+    def begin(self, job: Job, url: str | None, encoded: Encoded | None) -> None:
+        """Open the job to everybody.
+
+        Parameters
+        ----------
+        job : Job
+            With the posted job as its invoker.
+        url : str or None
+            Where processes find its stores; None if the client has them.
+        encoded : Encoded or None
+            The plan, if it is packed already.
+        """
+        self._job, self._url, self._encoded = job, url, encoded
+        placement = self.posted.placement
+        if isinstance(placement, ByKind):
+            job.at_work = {}
+            job.belongs = placement.here
+            self._sorting = Sorting(self._plan, placement, job, self.posted.workers, self._pays_at_once, self._let_in)
+        threads.crew.open(self.posted, job)
+        if url is not None:
+            self._publish()
+        if isinstance(placement, InProcesses):
+            self._let_in()
+        if self._sorting is not None:
+            self._sorting.sort_known()
+
+    def work(self) -> None:
+        """Work on the job until it is over; raise what it failed with."""
+        threads.crew.work(self.posted)
+
+    def look(self) -> bool:
+        """Look whether functions at work hold the interpreter, and move them; return whether to come again.
+
+        May take a nap, so it is for a thread that has nothing else to do.
+        """
+        posted, sorting = self.posted, self._sorting
+        if sorting is None or posted.over:
+            return False
+        at_work = self._job.at_work
+        assert at_work is not None
+        kind = self._plan.kind
+
+        def names() -> list[Hashable]:
+            return [*self.beside, *(sorting.name(kind(task)) for task in list(at_work.values()))]
+
+        if verdicts.asks(names()):
+            verdicts.look(names)
+        before = posted.placement.note.version
+        for task in list(at_work.values()):
+            sorting.sort(kind(task))
+        if posted.placement.note.version != before:
+            posted.sort_again()
+        return True
+
+    def end(self) -> None:
+        """Close the job; executors still at work notice with their next request."""
+        if self._sorting is not None:
+            self._sorting.remember()
+        if self._service is not None:
+            self._service.close()
+        threads.crew.take_down(self.posted)
+
+    @property
+    def where(self) -> str:
+        """Who worked on it, for people."""
+        if self._service is None:
+            return f"{self.posted.workers} threads"
+        both = "" if self._sorting is None else "threads and "
+        return f"{self.posted.workers} {both}processes"
+
+    @property
+    def reasons(self) -> dict[Hashable, str]:
+        """For functions about which anything was found out, why they run where they do."""
+        return {} if self._sorting is None else self._sorting.explained()
+
+    # --- processes ----------------------------------------------------------------------------------------------------
+
+    def _let_in(self) -> None:
+        """Let processes take part, from the first time this is called."""
+        if self._service is not None:
+            return
+        assert self._packs is not None
+        pack = self._packs(self.posted.workers, True)
+        assert pack is not None
+        if self._url is None:
+            self._job.values = ArenaValueStore(pack.arena, self._job.name)
+            self._publish()
+        assert self._encoded is not None
+        opening = Opening(self._encoded.manifest, self._url, PROCESSES if self._url is None else self._job.costs)
+        self._service = Service(pack, self.posted, opening)
+        self._service.open()
+
+    def _pays_at_once(self) -> bool:
+        """Whether nothing has to be started before a process can work."""
+        assert self._packs is not None
+        pack = self._packs(self.posted.workers, False)
+        return pack is not None and pack.ready
+
+    def _stuck(self) -> dict[int, str]:
+        """Pack the plan for processes; return the tasks that cannot travel."""
+        if self._encoded is None:
+            self._encoded = encode(self._plan, lenient=True)
+        return self._encoded.stuck
+
+    def _publish(self) -> None:
+        """Put the parts of the plan where executors find them."""
+        assert self._job.values is not None, "plans are published where there is a store to keep them"
+        assert self._encoded is not None
+        for digest, frame in self._encoded.blobs.items():
+            try:
+                self._job.values.put(digest, frame.parts)
+            except ValueTooLarge as error:
+                error.add_note("wukong: it is an argument in the graph itself; make it inside a task, or in parts")
+                raise
+        self._encoded.blobs.clear()

@@ -24,7 +24,9 @@ DESCRIPTORS: Final = 253
 _AHEAD: Final = b"d"
 _LONG: Final = b"m"
 
-_CLOSE_ON_EXEC: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_CLOSE_ON_EXEC: Final = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+# As a plain number: what `enum` makes of it is slow.
+_LOST: Final = int(socket.MSG_CTRUNC)
 _INT: Final = array("i").itemsize
 _ROOM: Final = socket.CMSG_SPACE(DESCRIPTORS * _INT) if hasattr(socket, "CMSG_SPACE") else 0
 
@@ -161,12 +163,12 @@ class Channel:
         fds = array("i")
         for _, _, some in ancillary:
             fds.frombytes(some[: len(some) - len(some) % _INT])
-        if flags & socket.MSG_CTRUNC:
+        if flags & _LOST:
             _close(fds)
             raise OSError("descriptors were lost on their way: this process may open no more; raise `ulimit -n`")
         if not data:
             raise EOFError("the other end is closed")
-        return data, list(fds)
+        return data, fds.tolist()
 
     def close(self) -> None:
         """Close this end. May be called again."""

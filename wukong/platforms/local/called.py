@@ -7,14 +7,13 @@ behind a long one while a worker is idle, and when a worker dies the client know
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextvars import copy_context
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from wukong import failures, serialize
 from wukong.platforms.local import output
-from wukong.platforms.local.known import Parcel
 from wukong.travel import check_travels
 
 if TYPE_CHECKING:
@@ -25,7 +24,9 @@ if TYPE_CHECKING:
 SMALL: Final = 64 * 1024
 
 #: What came of a call: its number, whether it returned, its result or error as it travels, and seconds.
-Outcome = tuple[int, bool, Any, float]
+Outcome: TypeAlias = tuple[int, bool, Any, float]
+#: A function: digest and frame, its name for messages, whether it goes by its name.
+Sent: TypeAlias = tuple[tuple[bytes, bytes], str, bool]
 
 #: Functions that were sent whole, as they were loaded.
 _loaded: dict[bytes, Any] = {}
@@ -52,43 +53,45 @@ def _input(index: int) -> Any:
 def run(
     worker: "Worker",
     fds: Sequence[int],
-    surroundings: Parcel,
-    functions: Sequence[tuple[Parcel, str, bool]],
-    calls: Sequence[tuple[int, int, "Wire", Sequence["Wire"]]],
+    surroundings: tuple[bytes, bytes],
+    function: Sent,
+    calls: Sequence[tuple[int, "Wire", Sequence["Wire"]]],
 ) -> tuple[tuple[Outcome, ...], Sequence[int]]:
-    """Run calls, telling what came of each; of the last, by returning it.
+    """Run calls of one function, telling what came of each; of the last, by returning it.
 
     Parameters
     ----------
-    surroundings : Parcel
+    surroundings : (digest, frame)
         Of all these calls.
-    functions : sequence of (Parcel, name, by_name)
-        That they call.
-    calls : sequence of (number, function, arguments, inputs)
-        The function's index in `functions`, the arguments and the inputs as they travel.
+    function : (digest, frame), name, by_name
+    calls : sequence of (number, arguments, inputs)
+        As they travel.
     """
-    for parcel, _, _ in functions:
-        worker.known.receive(parcel)
     trouble: BaseException | None = None
     try:
-        worker.surround(surroundings)
+        worker.surround(*surroundings)
     except Exception as error:
         trouble = error
-    wires = [wire for _, _, arguments, inputs in calls for wire in (arguments, *inputs)]
-    frames = iter(worker.arena.open(wires, fds) if fds else wires)
-    for i, (number, index, _, inputs) in enumerate(calls):
-        arguments, *opened = [next(frames) for _ in range(1 + len(inputs))]
-        if len(calls) > 1 and not _may_begin(worker.tickets):
-            break
+    worker.known.receive(*function[0])
+    opened: Iterator[Any] | None = None
+    if fds:
+        opened = iter(worker.arena.open([wire for call in calls for wire in (call[1], *call[2])], fds))
+    several = len(calls) > 1
+    outcome: Outcome | None = None
+    for number, arguments, inputs in calls:
+        if opened is not None:
+            arguments, inputs = next(opened), [next(opened) for _ in inputs]
+        if several:
+            if outcome is not None:
+                worker.tell("call.done", outcome)
+                outcome = None
+            if not _may_begin(worker.tickets):
+                break
         began = perf_counter()
-        good, result = _call(worker, functions[index], arguments, opened, trouble)
-        del arguments, opened
+        good, result = _call(worker, function, arguments, inputs, trouble)
         output.flush()
         outcome = number, good, result, perf_counter() - began
-        if i == len(calls) - 1:
-            return (outcome,), ()
-        worker.tell("call.done", outcome)
-    return (), ()
+    return (() if outcome is None else (outcome,)), ()
 
 
 def _may_begin(tickets: int) -> bool:
@@ -100,22 +103,26 @@ def _may_begin(tickets: int) -> bool:
 
 
 def _call(
-    worker: "Worker", function: tuple[Parcel, str, bool], arguments: Any, inputs: Sequence[Any], trouble: Any
+    worker: "Worker", function: Sent, arguments: Any, inputs: Sequence[Any], trouble: BaseException | None
 ) -> tuple[bool, Any]:
     global _inputs
-    parcel, name, by_name = function
+    (digest, _), name, by_name = function
     at = "was about to be called"
     try:
         if trouble is not None:
             raise trouble
-        called = _function(worker, parcel, by_name)
-        _inputs = [serialize.loads(frame) for frame in inputs]
+        called = _loaded.get(digest) or _load(worker, digest, by_name)
+        if inputs:
+            _inputs = [serialize.loads(frame) for frame in inputs]
         args, kwargs = serialize.loads(arguments)
         _inputs = ()
         at = ""
         value = copy_context().run(called, *args, **kwargs)
         del args, kwargs
-        frame = check_travels(value, f"the result of {name}")
+        try:
+            frame = serialize.dumps(value)
+        except Exception:
+            frame = check_travels(value, f"the result of {name}")
         return True, bytes(frame) if frame.nbytes <= SMALL else worker.arena.seal_frame(frame)
     except BaseException as error:
         if at:
@@ -127,14 +134,11 @@ def _call(
         _inputs = ()
 
 
-def _function(worker: "Worker", parcel: Parcel, by_name: bool) -> Any:
-    if by_name:
-        # Whatever has that name by now: its module may have been loaded again.
-        return serialize.loads(worker.known.receive(parcel), serialize.FUNCTION)
-    loaded = _loaded.get(parcel.digest)
-    if loaded is None:
-        for digest in [digest for digest in _loaded if digest not in worker.known]:
-            del _loaded[digest]
-        loaded = serialize.loads(worker.known.receive(parcel), serialize.FUNCTION)
-        _loaded[parcel.digest] = loaded
-    return loaded
+def _load(worker: "Worker", digest: bytes, by_name: bool) -> Any:
+    function = serialize.loads(worker.known.receive(digest, b""), serialize.FUNCTION)
+    # One that goes by its name is whatever has it by now: its module may have been loaded again.
+    if not by_name:
+        for other in [other for other in _loaded if other not in worker.known]:
+            del _loaded[other]
+        _loaded[digest] = function
+    return function

@@ -72,6 +72,11 @@ class Call:
         """Whether nothing of it lies in the arena."""
         return type(self.arguments) is bytes and all(type(sealed) is bytes for sealed in self.inputs)
 
+    def goes_with(self, other: "Call") -> bool:
+        """Whether another call may be sent in one message with this one, which is light."""
+        same = self.function.parcel.digest == other.function.parcel.digest
+        return same and self.surroundings.digest == other.surroundings.digest and other.is_light()
+
 
 class Calls:
     """Runs calls in the workers of a pack. Safe to use from any thread.
@@ -166,7 +171,7 @@ class Calls:
 
     def next(self, member: Member) -> Work | None:
         """See `wukong.platforms.local.pack.Source`."""
-        calls = self._take() or self._withdraw()
+        calls = self._take() or (self._at and self._withdraw())
         if not calls:
             return None
         for call in calls:
@@ -188,17 +193,17 @@ class Calls:
     def _take(self) -> list[Call]:
         """Take the next call from the queue, and as many more as are light, and short together."""
         queue = self._queue
+        if not queue:
+            return []
         fair = -(-len(queue) // self._pack.workers)
         first = self._pop(True)
         if first is None:
             return []
         calls = [first]
-        surroundings = calls[0].surroundings.digest
-        total = self._expected(first)
-        while first.is_light() and len(calls) < min(fair, _MOST) and (call := self._pop(False)) is not None:
-            total += self._expected(call)
-            if total > BATCH or not call.is_light() or call.surroundings.digest != surroundings:
-                break
+        # Of a function that has not been seen yet, very long.
+        each = self._seconds.get(first.function.parcel.digest, BATCH)
+        most = min(fair, _MOST, int(BATCH / each)) if first.is_light() else 1
+        while len(calls) < most and (call := self._pop(False)) is not None and first.goes_with(call):
             calls.append(heappop(queue))
         return calls
 
@@ -208,10 +213,6 @@ class Calls:
         while queue and not queue[0].queued:
             heappop(queue)
         return (heappop(queue) if take else queue[0]) if queue else None
-
-    def _expected(self, call: Call) -> float:
-        """Return how long a call will take; of a function that has not been seen yet, very long."""
-        return self._seconds.get(call.function.parcel.digest, BATCH)
 
     def _withdraw(self) -> list[Call]:
         """Take back half of what the worker with most calls has not begun."""
@@ -226,26 +227,22 @@ class Calls:
         return withdrawn[::-1]
 
     def _work(self, member: Member, calls: list[Call]) -> Work:
-        functions: dict[bytes, int] = {}
-        parcels: list[tuple[Parcel, str, bool]] = []
-        for call in calls:
-            parcel, name, by_name = call.function
-            if parcel.digest not in functions:
-                functions[parcel.digest] = len(parcels)
-                parcels.append((member.known.send(parcel), name, by_name))
-        sealed = [one for call in calls for one in (call.arguments, *call.inputs)]
+        first = calls[0]
         fds: Sequence[int] = ()
-        wires: Sequence[Any] = sealed
-        if any(type(one) is not bytes for one in sealed):
-            wires, fds = self._pack.arena.lend(member, sealed)
-        each = iter(wires)
-        listed = [
-            (call.number, functions[call.function.parcel.digest], next(each), [next(each) for _ in call.inputs])
-            for call in calls
-        ]
-        message = ("calls", member.known.send(calls[0].surroundings), parcels, listed)
+        if len(calls) == 1 and not first.is_light():
+            (arguments, *inputs), fds = self._pack.arena.lend(member, [first.arguments, *first.inputs])
+            listed: list[Any] = [(first.number, arguments, inputs)]
+        else:
+            listed = [(call.number, call.arguments, call.inputs) for call in calls]
+        parcel, name, by_name = first.function
+        # In the order in which they are received: what is entered last is there for sure.
+        surroundings = member.known.send(first.surroundings)
+        function = member.known.send(parcel), name, by_name
         return Work(
-            message, fds, lambda _, *outcomes: self._returned(member, outcomes), lambda error: self._lost(member, error)
+            ("calls", surroundings, function, listed),
+            fds,
+            lambda _, *outcomes: self._returned(member, outcomes),
+            lambda error: self._lost(member, error),
         )
 
     # What comes back; no lock is held

@@ -4,14 +4,14 @@ Both ends keep the same books without a word between them: each thing sent is en
 too much. Messages arrive in order, so the sender knows what the receiver has.
 """
 
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 #: Bytes of frames that a worker keeps; one that is larger is kept until the next comes.
 MOST: Final = 64 << 20
 
 
 class Parcel(NamedTuple):
-    """A thing by the digest of its frame; without its frame where the receiver has it."""
+    """A thing that may be sent, named by the digest of its frame."""
 
     digest: bytes
     frame: bytes
@@ -23,29 +23,28 @@ class Known:
     def __init__(self, most: int = MOST) -> None:
         self._most = most
         self._nbytes = 0
-        self._kept: dict[bytes, tuple[int, Any]] = {}
+        self._kept: dict[bytes, tuple[int, bytes]] = {}
 
-    def send(self, parcel: Parcel) -> Parcel:
-        """Return what to send, at the sender's end; it has to be sent."""
-        if parcel.digest in self._kept:
-            return Parcel(parcel.digest, b"")
-        self._enter(parcel, None)
-        return parcel
+    def send(self, parcel: Parcel) -> tuple[bytes, bytes]:
+        """Return what to send, at the sender's end: the digest, and the frame if it is needed. It has to be sent."""
+        digest, frame = parcel
+        if digest in self._kept:
+            return digest, b""
+        self._enter(digest, len(frame), b"")
+        return digest, frame
 
-    def receive(self, parcel: Parcel) -> bytes:
-        """Return the frame, at the receiver's end."""
-        if parcel.frame:
-            self._enter(parcel, parcel.frame)
-            return parcel.frame
-        frame: bytes = self._kept[parcel.digest][1]
-        return frame
+    def receive(self, digest: bytes, frame: bytes) -> bytes:
+        """Return the frame, at the receiver's end, of what was sent."""
+        if frame:
+            self._enter(digest, len(frame), frame)
+            return frame
+        return self._kept[digest][1]
 
     def __contains__(self, digest: bytes) -> bool:
         return digest in self._kept
 
-    def _enter(self, parcel: Parcel, frame: bytes | None) -> None:
-        self._kept[parcel.digest] = len(parcel.frame), frame
-        self._nbytes += len(parcel.frame)
+    def _enter(self, digest: bytes, nbytes: int, frame: bytes) -> None:
+        self._kept[digest] = nbytes, frame
+        self._nbytes += nbytes
         while self._nbytes > self._most and len(self._kept) > 1:
-            nbytes, _ = self._kept.pop(next(iter(self._kept)))
-            self._nbytes -= nbytes
+            self._nbytes -= self._kept.pop(next(iter(self._kept)))[0]

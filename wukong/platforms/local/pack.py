@@ -348,7 +348,8 @@ class Pack:
 
     def _offer(self, member: Member) -> bool:
         """Give an idle worker something to do, if there is anything."""
-        for source in sorted(self._sources, key=self._sources.__getitem__):
+        sources = self._sources
+        for source in sources if len(sources) == 1 else sorted(sources, key=sources.__getitem__):
             work = source.next(member)
             if work is not None:
                 self._idle.remove(member)
@@ -443,6 +444,9 @@ class Pack:
             return
         if op == "forked":
             member.pid = what
+            with self.lock:
+                self.offer()
+                self._pump.look()
             return
         member.status = what
         # What it sent before it died is here.

@@ -43,7 +43,7 @@ class Capture:
         """Return them as they are now."""
         latest = self._latest
         if latest is None or not _same(latest[0]):
-            seen = _look(_copied)
+            seen = _look()
             latest = self._latest = seen, self._pack(seen)
         return latest[1]
 
@@ -57,9 +57,19 @@ class Capture:
 
 
 def _same(seen: Seen) -> bool:
+    """Whether `_look` would find what it found then. Nothing is copied: this is asked for every call."""
+    path, cwd, environ, config, filters, levels, floating = seen
     try:
-        return _look(lambda config: config) == seen
-    except Exception:  # of something in Dask's configuration that cannot be compared
+        return bool(
+            sys.path == path
+            and getattr(os.environ, "_data", os.environ) == environ
+            and warnings.filters == filters
+            and os.getcwd() == cwd
+            and _dask_config() == config
+            and _floating() == floating
+            and _levels() == levels
+        )
+    except Exception:  # of something in Dask's configuration that cannot be compared, or a directory that is gone
         return False
 
 
@@ -70,25 +80,43 @@ def _copied(config: Any) -> Any:
     return list(config) if type(config) is list else config
 
 
-def _look(copy: Callable[[Any], Any]) -> Seen:
-    """Return what there is, in a form that is quick to compare."""
+def _look() -> Seen:
     try:
         cwd = os.getcwd()
     except OSError:  # it was removed
         cwd = None
-    dask_config, numpy = sys.modules.get("dask.config"), sys.modules.get("numpy")
-    manager = logging.root.manager
-    levels = {name: getattr(logger, "level", 0) for name, logger in list(manager.loggerDict.items())}
     return (
         list(sys.path),
         cwd,
         # The mapping behind it holds the very bytes; comparing what `os.environ` makes of them takes 20 times longer.
         dict(getattr(os.environ, "_data", os.environ)),
-        copy(dask_config.config) if dask_config is not None else {},
+        _copied(_dask_config()),
         list(warnings.filters),
-        {"": logging.root.level, None: manager.disable, **levels},
-        numpy.geterr() if numpy is not None and hasattr(numpy, "geterr") else _FLOATING,
+        _levels(),
+        _floating(),
     )
+
+
+def _dask_config() -> dict[str, Any]:
+    # It may be there, and not yet have everything: another thread may be importing it.
+    config: dict[str, Any] = getattr(sys.modules.get("dask.config"), "config", {})
+    return config
+
+
+def _floating() -> dict[str, str]:
+    look: Callable[[], dict[str, str]] | None = getattr(sys.modules.get("numpy"), "geterr", None)
+    return look() if look is not None else _FLOATING
+
+
+def _levels() -> dict[str | None, int]:
+    """Return the levels of loggers by name, and under None the level up to which all are silent."""
+    manager = logging.root.manager
+    levels: dict[str | None, int] = {None: manager.disable, "": logging.root.level}
+    for name, logger in list(manager.loggerDict.items()):
+        level = getattr(logger, "level", 0)  # some are only names that loggers have below them
+        if level:
+            levels[name] = level
+    return levels
 
 
 def _travels(config: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from wukong.platforms.local import output
-from wukong.platforms.local.known import Known, Parcel
+from wukong.platforms.local.known import Known
 from wukong.platforms.local.surroundings import applied
 from wukong.storage.channel import Channel
 
@@ -96,15 +96,15 @@ class Worker:
         """Tell the client, from any thread."""
         self._channel.send(("tell", op, args), fds)
 
-    def surround(self, surroundings: Parcel) -> None:
-        """Make what code finds around it what it was in the client.
+    def surround(self, digest: bytes, frame: bytes) -> None:
+        """Make what code finds around it what it was in the client, which sent the surroundings by `Known.send`.
 
         Raises
         ------
         OSError
             If the client's working directory is not there.
         """
-        applied.apply(surroundings.digest, self.known.receive(surroundings))
+        applied.apply(digest, self.known.receive(digest, frame))
 
     def serve(self) -> None:
         """Do what is pushed until the client closes its end."""

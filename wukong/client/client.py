@@ -3,6 +3,7 @@
 import weakref
 from collections.abc import Callable, Iterable
 from contextvars import copy_context
+from functools import partial
 from itertools import count
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Self
@@ -12,12 +13,14 @@ from dask import config as dask_config
 from wukong import config
 from wukong.client import current
 from wukong.client.functions import get
-from wukong.client.jobs import recreate, submit_as_one, submit_job
+from wukong.client.jobs import recreate, submit_job
+from wukong.client.sizes import parse_bytes
 from wukong.client.values import SEVERAL, collect, values
 from wukong.errors import ConfigError
 from wukong.events import Run
 from wukong.futures import Future
-from wukong.platforms.local.threads import workers_here
+from wukong.platforms.local.packs import in_worker
+from wukong.platforms.local.processors import workers_here
 from wukong.scheduler.dask.collections import (
     finalised,
     futures_read,
@@ -27,12 +30,14 @@ from wukong.scheduler.dask.collections import (
     traversed,
 )
 from wukong.scheduler.dask.graphs import flatten, merge
+from wukong.scheduler.futures.batches import as_one
 from wukong.scheduler.futures.call import Call, lift
 from wukong.scheduler.futures.engine import Engine
 from wukong.scheduler.futures.lanes import Turn
 
 if TYPE_CHECKING:
     from wukong.client.executor import ClientExecutor
+    from wukong.platforms.local.pack import Pack
 
 _DEFAULTS = config.Options()
 _names = count()
@@ -48,6 +53,9 @@ class Client:
     ----------
     platform, store, workers, granules
         As in `wukong.config.Options`.
+    memory_limit : int or str, optional
+        Bytes, or such as ``"4GB"``, that values which processes share may have in memory; what is beyond goes to disk.
+        Six tenths of what this process may use if None.
     set_as_default : bool
         Whether Dask is to compute with it, and `wukong.get_client` to find it.
     asynchronous : bool
@@ -71,6 +79,7 @@ class Client:
         store: str | None = None,
         workers: int | None = None,
         granules: str = "auto",
+        memory_limit: int | str | None = None,
         *,
         set_as_default: bool = True,
         asynchronous: bool = False,
@@ -78,12 +87,18 @@ class Client:
         given = {"platform": platform, "store": store, "workers": workers, "granules": granules}
         self._options = config.resolve({name: v for name, v in given.items() if v != getattr(_DEFAULTS, name)})
         self.asynchronous = asynchronous
-        inline = self._options.granules == "inline"
+        # A worker is one of many: what it starts itself runs in it.
+        inline = self._options.granules == "inline" or in_worker()
         self.workers: int = (
             1 if inline else self._options.workers or dask_config.get("num_workers", None) or workers_here()
         )
-        self._engine = Engine(self.workers)
+        limit = parse_bytes(memory_limit)
+        runs_in = "threads" if inline else self._options.granules
+        self._engine = Engine(self.workers, partial(_new_pack, self.workers, limit), runs_in)
         self._engine.owner = weakref.ref(self)
+        if runs_in == "processes":
+            # It is ready sooner if it starts now.
+            self._engine.processes.pack()
         self._latest: Run | None = None
         self._finalizer = weakref.finalize(self, _close_elsewhere, self._engine)
         self._finalizer.atexit = False
@@ -101,7 +116,8 @@ class Client:
             read = futures_read(nodes, flatten(keys), self._engine.calls)
             self._engine.wait(read.values(), failing=True)
             cache.update((key, Future(call).result()) for key, call in read.items())
-        results = get(nodes, keys, **{**self._given(), **kwargs}, cache=cache or None)
+        options = {**self._given(), **kwargs, "packs": self._engine.processes.find}
+        results = get(nodes, keys, **options, cache=cache or None)
         self._ran()
         return results
 
@@ -287,7 +303,7 @@ class Client:
             self._engine.submit(calls, None, turn)
         else:
             for start in range(0, len(calls), batch_size):
-                submit_as_one(self._engine, calls[start : start + batch_size], turn)
+                as_one(calls[start : start + batch_size], turn)
         return futures
 
     def _key(self, function: Any, args: Any, kwargs: Any, key: Any, pure: bool) -> Any:
@@ -378,15 +394,25 @@ class Client:
             return {key: give(value, key) for key, value in data.items()}
         return type(data)(map(give, data)) if type(data) in SEVERAL else give(data)
 
-    def cancel(self, futures: Any) -> None:
+    def cancel(self, futures: Any, force: bool = False) -> None:
         """Cancel futures, and those that need them.
 
-        What has not begun never will. A call that runs cannot be stopped: its future is cancelled at once, and what it
-        gives is dropped.
+        What has not begun never will. The future of a call that runs is cancelled at once, and what it gives is
+        dropped; the call itself goes on to its end, unless it is in a process and `force` is given.
+
+        Parameters
+        ----------
+        futures : Future, or containers of them
+        force : bool
+            Whether to kill the processes that run their calls.
         """
         found: dict[Future, None] = {}
         collect(futures, found)
-        self._engine.cancel([future.call for future in found])
+        calls = [future.call for future in found]
+        running = [call for call in calls if not call.done] if force else []
+        self._engine.cancel(calls)
+        for call in running:
+            self._engine.processes.kill(call)
 
     def executor(self, priority: float = 0) -> "ClientExecutor":
         """Return the client as a `concurrent.futures.Executor`, whose calls have this priority."""
@@ -469,6 +495,12 @@ class Client:
 
     def __reduce__(self) -> Any:
         raise TypeError("a client belongs to its process; within a task, wukong.get_client() finds one")
+
+
+def _new_pack(workers: int, memory_limit: int | None) -> "Pack":
+    from wukong.platforms.local.pack import Pack
+
+    return Pack(workers, memory_limit)
 
 
 async def _in_thread(function: Callable[[], Any]) -> Any:

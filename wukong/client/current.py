@@ -5,12 +5,14 @@ may run in several processes. The current one is kept alive here; those under it
 """
 
 import weakref
+from functools import cache
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from dask import config as dask_config
 
 from wukong.errors import ConfigError
+from wukong.platforms.local.packs import in_worker
 from wukong.scheduler.futures.lanes import here
 
 if TYPE_CHECKING:
@@ -48,6 +50,13 @@ def _install() -> None:
     _undo = None if top is None else dask_config.set(top.dask_settings())
 
 
+@cache
+def _of_worker() -> "Client":
+    from wukong.client.client import Client
+
+    return Client(set_as_default=False)
+
+
 def current() -> "Client | None":
     """Return the client whose call runs in this thread, else the current one, else None."""
     call = here.call
@@ -60,12 +69,14 @@ def current() -> "Client | None":
 def get_client() -> "Client":
     """Return the client whose call runs in this thread, or else the current one.
 
+    In a worker process it is one that runs calls in that process: tasks do not start others elsewhere.
+
     Raises
     ------
     ConfigError
         If there is none.
     """
-    client = current()
+    client = current() or (_of_worker() if in_worker() else None)
     if client is None:
         raise ConfigError("there is no client here; make one: wukong.Client()")
     return client

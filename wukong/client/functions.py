@@ -44,7 +44,8 @@ def get(dsk: Any, keys: Any, **kwargs: Any) -> Any:
     given = {name: kwargs[name] for name in config.NAMES if name in kwargs}
     if "workers" not in given and kwargs.get("num_workers") is not None:
         given["workers"] = kwargs["num_workers"]
-    return run(dsk, keys, config.resolve(given), cache=kwargs.get("cache"), callbacks=kwargs.get("callbacks"))
+    packs = {"packs": kwargs["packs"]} if "packs" in kwargs else {}
+    return run(dsk, keys, config.resolve(given), cache=kwargs.get("cache"), callbacks=kwargs.get("callbacks"), **packs)
 
 
 def compute(*args: Any, keys: Any = None, **options: Any) -> Any:

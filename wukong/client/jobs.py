@@ -1,16 +1,15 @@
-"""What runs in the background for a client: a graph, or several calls as one; and running again what failed of them."""
+"""Graphs that run in the background for a client, and running again what failed."""
 
 import weakref
 from contextvars import copy_context
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any
 
 from wukong.client.functions import get, last_run
 from wukong.errors import ConfigError
-from wukong.executor.effects import Raised
 from wukong.scheduler.dask.collections import futures_read
 from wukong.scheduler.dask.nodes import dependencies, evaluate
-from wukong.scheduler.dask.retries import again, with_retries
+from wukong.scheduler.dask.retries import with_retries
 from wukong.scheduler.futures.call import Call, Container, Input, fill
 from wukong.scheduler.futures.engine import SELECT, Engine
 from wukong.scheduler.futures.lanes import Turn
@@ -39,6 +38,7 @@ def submit_job(
     read = futures_read(graph, keys, engine.calls) if engine.calls else {}
     cache = Container(dict, [Input(index) for index in range(len(read))], tuple(read))
     wanted = list(dict.fromkeys(keys))
+    options = {**options, "packs": engine.processes.find}
     args = Container(tuple, [graph, wanted, options, retries, ran, cache])
     inputs = tuple(read.values())
     job = Call(engine, f"job-{next(_numbers)}", work, args, inputs=inputs, priority=priority, context=copy_context())
@@ -46,39 +46,6 @@ def submit_job(
     engine.submit([job], engine.jobs, Turn())
     engine.submit(parts.values(), SELECT)
     return parts
-
-
-class Piece(NamedTuple):
-    """A call within another: its arguments have inputs of its own in them."""
-
-    function: Any
-    args: Any
-    kwargs: Any
-    retries: int
-
-
-def submit_as_one(engine: Engine, calls: list[Call], turn: Turn) -> None:
-    """Have calls run one after the other, as one call of which they are parts."""
-    inputs = {read: index for index, read in enumerate(dict.fromkeys(read for call in calls for read in call.inputs))}
-    items = []
-    for part, call in enumerate(calls):
-        own = Container(tuple, [Input(inputs[read]) for read in call.inputs])
-        items.append(Container(tuple, [Piece(call.function, call.args, call.kwargs, call.retries), own]))
-        call.forget()
-        call.part = part
-    whole = Call(
-        engine,
-        f"batch-{next(_numbers)}",
-        work_through,
-        Container(tuple, [Container(list, items)]),
-        inputs=tuple(inputs),
-        priority=calls[0].priority,
-        context=copy_context(),
-    )
-    for call in calls:
-        call.inputs = (whole,)
-    engine.submit([whole], None, turn)
-    engine.submit(calls, SELECT)
 
 
 def work(
@@ -104,17 +71,6 @@ def work(
     tell = ran()
     if tell is not None:
         tell(last_run())
-    return values
-
-
-def work_through(items: list[Any]) -> list[Any]:
-    """Return what each of several calls gives, or `Raised`; one after the other."""
-    values: list[Any] = []
-    for (function, args, kwargs, retries), inputs in items:
-        try:
-            values.append(again(retries, function, *fill(args, inputs), **fill(kwargs, inputs)))
-        except Exception as error:
-            values.append(Raised(error))
     return values
 
 

@@ -1,11 +1,13 @@
 """Retries of tasks that raise, as annotations of Dask ask for: in place, on the same inputs. Not of lost workers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from numbers import Integral
 from typing import Any
 
 from dask._task_spec import GraphNode, Task
+
+from wukong.scheduler.futures.batches import again
 
 
 def with_retries(graph: Mapping[Any, Any], retries: Any) -> dict[Any, Any]:
@@ -29,13 +31,3 @@ def _again(node: Any, retries: Any) -> Any:
         args = [_again(arg, retries) if isinstance(arg, GraphNode) else arg for arg in node.args]
         return Task(node.key, partial(again, int(retries), node.func), *args, **node.kwargs)
     return node
-
-
-def again(retries: int, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """Call a function; if it raises, call it again, at most `retries` times."""
-    for _ in range(retries):
-        try:
-            return function(*args, **kwargs)
-        except Exception:
-            continue
-    return function(*args, **kwargs)

@@ -6,9 +6,10 @@ One lock guards every call that is not done.
 import os
 from collections.abc import Callable, Iterable
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet, WeakValueDictionary
 
+from wukong.errors import ConfigError
 from wukong.executor.effects import Raised
 from wukong.scheduler.futures.call import (
     CANCELLED,
@@ -19,7 +20,11 @@ from wukong.scheduler.futures.call import (
     Call,
 )
 from wukong.scheduler.futures.lanes import Lane, Turn, here
-from wukong.scheduler.futures.waiting import Waiting
+from wukong.scheduler.futures.processes import Processes
+from wukong.scheduler.futures.waiting import Signal, Waiting, aside
+
+if TYPE_CHECKING:
+    from wukong.platforms.local.pack import Pack
 
 _CLOSED = "this client is closed"
 
@@ -31,6 +36,10 @@ class Engine(Waiting):
     ----------
     workers : int
         How many calls run at once.
+    start : callable
+        Starts a pack of processes.
+    granules : str
+        Where calls run: ``threads`` or ``processes``.
 
     Attributes
     ----------
@@ -42,9 +51,11 @@ class Engine(Waiting):
         Gives whose engine it is, or None.
     threads, jobs : Lane
         Where calls run in this process, and where whole graphs do, which have workers of their own.
+    processes : Processes
+        Where they run in others.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, start: "Callable[[], Pack] | None" = None, granules: str = "threads") -> None:
         super().__init__()
         self.owner: Callable[[], Any] = _nobody
         self.calls: WeakValueDictionary[Any, Call] = WeakValueDictionary()
@@ -52,6 +63,8 @@ class Engine(Waiting):
         self.loose = Turn()
         self.threads = Lane(self, workers, "wukong-call")
         self.jobs = Lane(self, max(workers, 4), "wukong-job")
+        self.processes = Processes(self, start or _no_pack)
+        self._usual: Any = self.processes if granules == "processes" else self.threads
         _engines.add(self)
 
     # --- in -----------------------------------------------------------------------------------------------------------
@@ -64,7 +77,7 @@ class Engine(Waiting):
         calls : iterable of Call
             New ones.
         lane : Lane, optional
-            Where they run; threads of this process if None.
+            Where they run; where calls usually do if None.
         turn : Turn, optional
             Whom they take turns with: all other calls if None, or, within a call, the others of its group.
 
@@ -78,7 +91,7 @@ class Engine(Waiting):
         with self.lock:
             self.check()
             for call in calls:
-                call.turn, call.lane = turn, lane or self.threads
+                call.turn, call.lane = turn, lane or self._usual
                 self.calls[call.key] = call
                 self.undone.add(call)
                 for read in call.inputs:
@@ -92,7 +105,7 @@ class Engine(Waiting):
                     if not call.missing:
                         self._ready(call, done)
             self._spread(done)
-        _tell(done)
+        self._tell(done)
 
     def give(self, key: Any, value: Any) -> Call:
         """Return a call that is done: a value under a name."""
@@ -132,13 +145,19 @@ class Engine(Waiting):
     def finished(self, call: Call, value: Any = None, sealed: Any = None) -> None:
         """Note that a call is through and gave this value, or, if `sealed` is not None, what can be opened to it."""
         done: list[Call] = []
+        if sealed is not None and call.readers and call.readers[0].lane is SELECT:
+            try:
+                value, sealed = self.processes.unseal(sealed), None
+            except Exception as error:
+                self.failed(call, error)
+                return
         with self.lock:
             if call.done:
                 return
             call.value, call.sealed, call.has_value = value, sealed, sealed is None
             self._end(call, FINISHED, done)
             self._spread(done)
-        _tell(done)
+        self._tell(done)
 
     def failed(self, call: Call, error: BaseException) -> None:
         """Note that a call raised; it runs again if it may."""
@@ -150,22 +169,18 @@ class Engine(Waiting):
                 call.retries -= 1
                 call.state = READY
                 call.lane.put_back(call)
-                return
-            call.error, call.trace = error, error.__traceback__
-            self._end(call, FAILED, done)
-            self._spread(done)
-        _tell(done)
+            else:
+                call.error, call.trace = error, error.__traceback__
+                self._end(call, FAILED, done)
+                self._spread(done)
+        self._tell(done)
 
     def open(self, call: Call) -> Any:
         """Return the value of a call that is finished."""
         if not call.has_value:
-            call.value = self.unseal(call.sealed)
+            call.value = self.processes.unseal(call.sealed)
             call.has_value = True
         return call.value
-
-    def unseal(self, sealed: Any) -> Any:
-        """Return the object in what came from another process."""
-        raise NotImplementedError
 
     def _ready(self, call: Call, done: list[Call]) -> None:
         if call.lane is SELECT:
@@ -224,17 +239,45 @@ class Engine(Waiting):
         spared: list[Call] = []
         with self.lock:
             for call in calls:
-                if call.done or (call.state == RUNNING and not begun):
+                if call.done:
                     continue
-                if call.state != RUNNING:
+                running = call.state == RUNNING or (call.state == READY and not call.lane.withdraw(call))
+                if running and not begun:
+                    continue
+                if not running:
                     spared.append(call)
                 whole = call.inputs[0] if call.lane is SELECT else None
                 self._end(call, CANCELLED, done)
                 if whole is not None and not whole.done and all(part.done for part in whole.readers):
                     self._end(whole, CANCELLED, done)
             self._spread(done)
-        _tell(done)
+        self._tell(done)
         return spared
+
+    def block(self, signal: Signal, timeout: float | None) -> bool:
+        """Wait for a signal, or so many seconds; if it is a call that waits, its place is free meanwhile."""
+        if not self.processes.started:
+            return super().block(signal, timeout)
+        if signal.given:
+            return True
+        self.check()
+        with aside():
+            return self.processes.pack().wait(lambda: signal.given, timeout)
+
+    def _tell(self, done: list[Call]) -> None:
+        """Hand over calls to processes, and call the callbacks of calls that are done. No lock is held."""
+        self.processes.begin()
+        for call in done:
+            callbacks, call.callbacks = call.callbacks, []
+            for callback in callbacks:
+                try:
+                    callback(call)
+                except Exception:
+                    from logging import getLogger
+
+                    getLogger("wukong").exception("a callback of the future of %r raised", call.key)
+        if done:
+            self.processes.look()
 
     # --- end ----------------------------------------------------------------------------------------------------------
 
@@ -248,23 +291,15 @@ class Engine(Waiting):
             self.jobs.close()
             undone = list(self.undone)
         self.cancel(undone)
+        self.processes.close()
 
 
 def _nobody() -> None:
     return None
 
 
-def _tell(done: list[Call]) -> None:
-    """Call the callbacks of calls that are done. No lock is held."""
-    for call in done:
-        callbacks, call.callbacks = call.callbacks, []
-        for callback in callbacks:
-            try:
-                callback(call)
-            except Exception:
-                from logging import getLogger
-
-                getLogger("wukong").exception("a callback of the future of %r raised", call.key)
+def _no_pack() -> "Pack":
+    raise ConfigError("there are no processes here")
 
 
 #: Stands for a lane: the call is a part of the value of its input, and done with it.

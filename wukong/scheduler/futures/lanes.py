@@ -24,17 +24,34 @@ class Turn:
         self.last = 0.0
 
 
+class Ticks:
+    """The time of a lane, by which groups that come late begin."""
+
+    __slots__ = ("_now",)
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def tick(self, call: Call) -> None:
+        """Give a call its turn, at the end of its group."""
+        turn = call.turn
+        call.tag = turn.last = max(self._now, turn.last) + 1
+
+    def served(self, call: Call) -> None:
+        """Note that a call has had its turn."""
+        self._now = max(self._now, call.tag)
+
+
 class Queue:
     """Calls that are ready, the next one to run first. The engine's lock guards it."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, float, int, Call]] = []
-        self._now = 0.0
+        self._ticks = Ticks()
 
     def push(self, call: Call) -> None:
         """Add a call, at the end of its group."""
-        turn = call.turn
-        call.tag = turn.last = max(self._now, turn.last) + 1
+        self._ticks.tick(call)
         self.put_back(call)
 
     def put_back(self, call: Call) -> None:
@@ -47,7 +64,7 @@ class Queue:
         while heap:
             call = heappop(heap)[-1]
             if call.state == READY:
-                self._now = max(self._now, call.tag)
+                self._ticks.served(call)
                 return call
         return None
 
@@ -107,6 +124,11 @@ class Lane:
         call.state = RUNNING
         return True
 
+    def withdraw(self, call: Call) -> bool:
+        """Take a call back; return whether nobody had begun it. The lock must be held."""
+        # In the queue it is passed over.
+        return call.state == READY
+
     def leave(self) -> None:
         """Note that a call that runs begins to wait for others, or has ended. The lock must be held."""
         self.working -= 1
@@ -153,10 +175,11 @@ class Lane:
 
 
 class Here(threading.local):
-    """What the present thread is at: the call that it runs, if any, and how many calls are on its stack."""
+    """What the present thread is at: the call that it runs, if any, how many are on its stack, whether it reads."""
 
     call: Any = None
     depth = 0
+    reading = False
 
 
 here = Here()

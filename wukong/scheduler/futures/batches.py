@@ -1,0 +1,75 @@
+"""Several calls that run as one, and a call that runs again if it raises. Imported by workers: no Dask here."""
+
+from collections.abc import Callable
+from contextvars import copy_context
+from itertools import count
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from wukong.executor.effects import Raised
+from wukong.scheduler.futures.call import Call, Container, Input, fill
+
+if TYPE_CHECKING:
+    from wukong.scheduler.futures.lanes import Turn
+
+_numbers = count()
+
+
+class Piece(NamedTuple):
+    """A call within another: its arguments have inputs of its own in them."""
+
+    function: Callable[..., Any]
+    args: Any
+    kwargs: Any
+    retries: int
+
+
+def as_one(calls: list[Call], turn: "Turn") -> None:
+    """Have calls run one after the other, as one call of which they are parts.
+
+    Parameters
+    ----------
+    calls : list of Call
+        New ones, of one engine.
+    turn : Turn
+        Of the whole.
+    """
+    from wukong.scheduler.futures.engine import SELECT
+
+    engine = calls[0].engine
+    inputs = {read: index for index, read in enumerate(dict.fromkeys(read for call in calls for read in call.inputs))}
+    items = []
+    for part, call in enumerate(calls):
+        assert call.function is not None, "a new call has a function"
+        own = Container(tuple, [Input(inputs[read]) for read in call.inputs])
+        items.append(Container(tuple, [Piece(call.function, call.args, call.kwargs, call.retries), own]))
+        call.forget()
+        call.part = part
+    args = Container(tuple, [Container(list, items)])
+    name, priority = f"batch-{next(_numbers)}", calls[0].priority
+    whole = Call(engine, name, work_through, args, None, tuple(inputs), priority=priority, context=copy_context())
+    for call in calls:
+        call.inputs = (whole,)
+    # Parts first, or the whole might be through before there is any.
+    engine.submit(calls, SELECT)
+    engine.submit([whole], None, turn)
+
+
+def work_through(items: list[tuple[Piece, tuple[Any, ...]]]) -> list[Any]:
+    """Return what each of several calls gives, or `Raised`; one after the other."""
+    values: list[Any] = []
+    for (function, args, kwargs, retries), inputs in items:
+        try:
+            values.append(again(retries, function, *fill(args, inputs), **fill(kwargs, inputs)))
+        except Exception as error:
+            values.append(Raised(error))
+    return values
+
+
+def again(retries: int, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """Call a function; if it raises, call it again, at most `retries` times."""
+    for _ in range(retries):
+        try:
+            return function(*args, **kwargs)
+        except Exception:
+            continue
+    return function(*args, **kwargs)

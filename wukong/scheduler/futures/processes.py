@@ -1,0 +1,191 @@
+"""Calls that run in processes, as a lane: their inputs stay where they are, and values come back sealed.
+
+All calls are handed over as soon as their inputs are there, packed as they are then; in what order they run is decided
+by the same turns as in threads, and one that no worker has begun can be withdrawn.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from wukong import serialize
+from wukong.errors import ClientClosed
+from wukong.scheduler.futures.call import READY, Call, fill
+from wukong.scheduler.futures.lanes import Ticks, here
+from wukong.travel import check_travels
+
+if TYPE_CHECKING:
+    from wukong.platforms.local.calls import Calls
+    from wukong.platforms.local.pack import Pack
+    from wukong.scheduler.futures.engine import Engine
+
+
+class Rank:
+    """What calls are ordered by where they wait: higher priority, then the earlier turn."""
+
+    __slots__ = ("_order",)
+
+    def __init__(self, priority: float, tag: float) -> None:
+        self._order = -priority, tag
+
+    def __neg__(self) -> tuple[float, float]:
+        return self._order
+
+
+class Processes:
+    """The workers of a pack, to an engine.
+
+    Parameters
+    ----------
+    engine : Engine
+        Is told what came of calls.
+    start : callable
+        Returns the pack; called when the first call comes.
+    """
+
+    working = 0
+
+    def __init__(self, engine: "Engine", start: "Callable[[], Pack]") -> None:
+        self._engine = engine
+        self._start = start
+        self._starting = Lock()
+        self._pack: Pack | None = None
+        self._calls: Calls | None = None
+        self._coming: deque[Call] = deque()
+        self._handles: dict[Call, Any] = {}
+        self._ticks = Ticks()
+
+    # As a lane; the engine's lock is held
+
+    def push(self, call: Call) -> None:
+        """Have a call run; `begin` has to be called when the lock is released."""
+        self._ticks.tick(call)
+        self._coming.append(call)
+
+    def put_back(self, call: Call) -> None:
+        """Have a call run that has run before."""
+        self._coming.append(call)
+
+    def claim(self, _: Call) -> bool:
+        """Refuse: nobody here can run it."""
+        return False
+
+    def kill(self, call: Call) -> None:
+        """End the process that runs a call, if one does."""
+        handle = self._handles.get(call)
+        if handle is not None and self._calls is not None:
+            self._calls.kill(handle)
+
+    def withdraw(self, call: Call) -> bool:
+        """Take a call back; return whether nobody had begun it."""
+        handle = self._handles.get(call)
+        return handle is None or (self._calls is not None and self._calls.cancel(handle))
+
+    # No lock is held
+
+    def begin(self) -> None:
+        """Hand over the calls that have come."""
+        while self._coming:
+            try:
+                call = self._coming.popleft()
+            except IndexError:  # another thread has it
+                return
+            try:
+                self._hand_over(call)
+            except BaseException as error:
+                call.retries = 0
+                self._engine.failed(call, error)
+
+    def pack(self) -> "Pack":
+        """Return the pack."""
+        if self._pack is None or not self._pack.usable:
+            with self._starting:
+                if self._pack is None or not self._pack.usable:
+                    from wukong.platforms.local.calls import Calls
+
+                    pack = self._start()
+                    self._calls = Calls(pack)
+                    self._pack = pack
+        return self._pack
+
+    def find(self, workers: int, start: bool = True) -> "Pack | None":  # noqa: ARG002 - it has as many as the client
+        """Return the pack; if there is none yet, start it, or return None. See `wukong.platforms.local.packs`."""
+        return self.pack() if start or self.started else None
+
+    @property
+    def started(self) -> bool:
+        """Whether there is a pack."""
+        return self._pack is not None
+
+    def look(self) -> None:
+        """Let those who wait look again, unless this thread is the one that reads for them."""
+        if self._pack is not None and not here.reading:
+            self._pack.wake()
+
+    def seal(self, call: Call) -> Any:
+        """Return the value of a call that is finished as what can leave this process."""
+        if call.sealed is None:
+            frame = check_travels(call.value, f"the value of {call.key!r}")
+            call.sealed = bytes(frame) if frame.nbytes <= _small() else self.pack().arena.seal_frame(frame)
+        return call.sealed
+
+    def unseal(self, sealed: Any) -> Any:
+        """Return the object."""
+        if type(sealed) is bytes:
+            return serialize.loads(sealed)
+        if self._pack is None or self._engine.closed:
+            raise ClientClosed(
+                "the value was left in memory of a client that is closed; take results before closing it"
+            )
+        return self._pack.arena.unseal(sealed)
+
+    def close(self) -> None:
+        """End the workers."""
+        with self._starting:
+            pack, self._start = self._pack, _closed
+        if pack is not None:
+            pack.close()
+
+    def _hand_over(self, call: Call) -> None:
+        from wukong.platforms.local.calls import Input
+
+        if call.state != READY:
+            return
+        self.pack()
+        assert self._calls is not None
+        stands = [Input(index) for index in range(len(call.inputs))]
+        args, kwargs = fill(call.args, stands), fill(call.kwargs, stands)
+        sealed = [self.seal(read) for read in call.inputs]
+        function = call.function
+        if function is None:  # cancelled meanwhile
+            return
+        rank: Any = Rank(call.priority, call.tag)
+        self._handles[call] = handle = self._calls.start(
+            function, args, kwargs, sealed, lambda sealed, error: self._done(call, sealed, error), rank
+        )
+        if call.done:
+            self._handles.pop(call, None)
+            self._calls.cancel(handle)
+
+    def _done(self, call: Call, sealed: Any, error: BaseException | None) -> None:
+        self._handles.pop(call, None)
+        self._ticks.served(call)
+        here.reading = True
+        try:
+            if error is None:
+                self._engine.finished(call, sealed=sealed)
+            else:
+                self._engine.failed(call, error)
+        finally:
+            here.reading = False
+
+
+def _small() -> int:
+    from wukong.platforms.local.called import SMALL
+
+    return SMALL
+
+
+def _closed() -> "Pack":
+    raise ClientClosed("this client is closed; make a new one: wukong.Client()")

@@ -5,15 +5,19 @@ Each is a context manager of a `get(graph, keys)`. When a graph is through, `idl
 
 import contextlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from random import Random
 from typing import Any
 from unittest.mock import patch
 
 import wukong
-from wukong.cost import IN_PROCESS, Costs
+from wukong.cost import IN_PROCESS, PROCESSES, Costs
 from wukong.platforms.local import threads
-from wukong.scheduler import run, stores
+from wukong.platforms.local.packs import pack_of
+from wukong.scheduler import adaptive, company, compiled, run, stores
+from wukong.scheduler.dask import graphs
 from wukong.scheduler.relay import Relay
 from wukong.storage.address import parse
 from wukong.storage.link import Link
@@ -86,6 +90,67 @@ def taken_over(at: int, workers: int = 2, costs: Costs = IN_PROCESS, **options: 
             nonlocal ran
             ran = 0
             return wukong.get(graph, keys, granules="auto", workers=workers, **options)
+
+        yield get
+
+
+@contextlib.contextmanager
+def in_processes(workers: int, costs: Costs = PROCESSES, store: str | None = None) -> Iterator[Get]:
+    """Executors in processes; records with the client and values in shared memory, or both in a store."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(patch.object(company, "PROCESSES", costs))
+        if store is not None and costs is not PROCESSES:
+            link, _ = stores._link(store)
+            stack.enter_context(patch.dict(stores._links, {store: (link, costs)}))
+        yield lambda graph, keys: wukong.get(graph, keys, granules="processes", workers=workers, store=store)
+
+
+@contextlib.contextmanager
+def mixed(seed: int, workers: int, costs: Costs = PROCESSES) -> Iterator[Get]:
+    """Executors in threads and in processes: kinds of tasks move at random, before the launch and while the job runs."""
+    random = Random(seed)
+
+    class AtRandom(adaptive.Sorting):
+        def sort_known(self) -> None:
+            self._move_some(0.5)
+
+        def sort(self, kind: int) -> None:
+            if kind not in self.reasons and random.random() < 0.5:
+                self.reasons[kind] = "chance"
+                self._placement.move(kind)
+                self._move_in()
+
+        def _move_some(self, share: float) -> None:
+            for kind in range(len(self._plan.columns.programs)):
+                if random.random() < share:
+                    self.sort(kind)
+
+    class Watched(company.Company):
+        def work(self) -> None:
+            watch = threading.Thread(target=self._watch)
+            watch.start()
+            try:
+                super().work()
+            finally:
+                watch.join()
+
+        def _watch(self) -> None:
+            while self.look():
+                time.sleep(1e-3)
+
+    with (
+        patch.object(company, "PROCESSES", costs),
+        patch.object(company, "Sorting", AtRandom),
+        patch.object(compiled, "Company", Watched),
+        switching_often(),
+    ):
+
+        def get(graph: Any, keys: Any) -> Any:
+            tasks = graphs.trace(graphs.merge(graph), graphs.flatten(keys))
+            values: dict[Any, Any] = {}
+            with compiled.Compiled(tasks, values, workers, None, None, granules="auto", packs=pack_of) as job:
+                job.finish()
+            return graphs.arrange(keys, values)
 
         yield get
 

@@ -10,28 +10,30 @@ from wukong.errors import TaskFailed
 
 def pack(error: BaseException) -> bytes:
     """Return the frame of an exception and of the text of its traceback."""
-    text = "".join(traceback.format_exception(error)).rstrip()
-    where = f"raised in process {os.getpid()}:\n{text}"
+    where = f"raised in process {os.getpid()}:\n" + "".join(traceback.format_exception(error)).rstrip()
     try:
         frame = bytes(serialize.dumps((error, where), serialize.ERROR))
         # Exceptions whose constructors take other arguments than they pass on can be packed, and not unpacked.
         serialize.loads(frame, serialize.ERROR)
     except Exception:
-        kind = f"{type(error).__module__}.{type(error).__qualname__}"
-        with contextlib.suppress(Exception):
-            kind += f": {error}"
-        stand_in = TaskFailed(
-            f"a task raised {kind}; the exception itself cannot travel, see the note for its traceback"
-        )
+        stand_in = TaskFailed(f"a task raised {_described(error)}; the exception itself cannot travel")
         frame = bytes(serialize.dumps((stand_in, where), serialize.ERROR))
     return frame
 
 
 def unpack(frame: serialize.Buffer) -> BaseException:
-    """Return the exception, with its traceback as a note."""
+    """Return the exception, with its traceback as a note unless it came along."""
     error: BaseException
     error, where = serialize.loads(frame, serialize.ERROR)
-    # Some errors can take no note: those of a frozen dataclass, for one.
-    with contextlib.suppress(Exception):
-        error.add_note(where)
+    if error.__traceback__ is None:
+        # Some errors can take no note: those of a frozen dataclass, for one.
+        with contextlib.suppress(Exception):
+            error.add_note(where)
     return error
+
+
+def _described(error: BaseException) -> str:
+    kind = f"{type(error).__module__}.{type(error).__qualname__}"
+    with contextlib.suppress(Exception):
+        kind += f": {error}"
+    return kind

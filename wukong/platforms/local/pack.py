@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self, TypeAlias
 
 from wukong.errors import ClientClosed, ConfigError, WorkerLost, WukongError
-from wukong.platforms.local import keeper, output
+from wukong.platforms.local import keeper, locks, output
 from wukong.platforms.local.known import Known, Parcel
 from wukong.platforms.local.processors import threads_each, workers_here
 from wukong.platforms.local.pump import Pump
@@ -143,7 +143,11 @@ class Pack:
         self._members: dict[int, Member] = {}
         self._idle: list[Member] = []
         self._sources: dict[Source, int] = {}
-        self._handlers: dict[str, Callable[..., Answer]] = {"said": output.say, "logged": output.log}
+        self._handlers: dict[str, Callable[..., Answer]] = {
+            "said": output.say,
+            "logged": output.log,
+            "locks.file": locks.lend,
+        }
         self._pump = Pump("wukong-reader")
         self.lock = self._pump.lock
         self._keeper: Channel

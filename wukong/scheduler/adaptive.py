@@ -13,6 +13,7 @@ from types import MethodType
 from typing import Any, Final
 
 from wukong.cost import PROCESSES
+from wukong.errors import ClientClosed, ConfigError
 from wukong.executor.job import Job
 from wukong.plan import program
 from wukong.plan.reading import Plan
@@ -130,7 +131,11 @@ class Sorting:
             self.reasons[kind] = "processes: it holds the interpreter"
             # What cannot travel is found out before anything does.
             self._placement.move(kind)
-            self._move_in()
+            try:
+                self._move_in()
+            except (ConfigError, ClientClosed, OSError) as error:
+                self.reasons[kind] = f"threads: it holds the interpreter, but there are no processes: {error}"
+                self._placement.move_back(kind)
 
     def remember(self) -> None:
         """Keep for later jobs how long tasks lasted."""

@@ -1,5 +1,6 @@
 """Those who work on one job: threads of the client, processes, or both. Not what there is to do, nor in which order."""
 
+import threading
 from collections.abc import Callable, Hashable
 from typing import TypeAlias
 
@@ -50,6 +51,9 @@ class Company:
         self._encoded: Encoded | None = None
         self._sorting: Sorting | None = None
         self._service: Service | None = None
+        # Whoever looks may let processes in while the job ends.
+        self._changing = threading.Lock()
+        self._ended = False
         self._job: Job
         self._url: str | None = None
         placement = Placement()
@@ -106,20 +110,25 @@ class Company:
 
         if verdicts.asks(names()):
             verdicts.look(names)
-        before = posted.placement.note.version
-        for task in list(at_work.values()):
-            sorting.sort(kind(task))
-        if posted.placement.note.version != before:
-            posted.sort_again()
+        with self._changing:
+            if self._ended:
+                return False
+            before = posted.placement.note.version
+            for task in list(at_work.values()):
+                sorting.sort(kind(task))
+            if posted.placement.note.version != before:
+                posted.sort_again()
         return True
 
     def end(self) -> None:
         """Close the job; executors still at work notice with their next request."""
-        if self._sorting is not None:
-            self._sorting.remember()
-        if self._service is not None:
-            self._service.close()
-        threads.crew.take_down(self.posted)
+        with self._changing:
+            self._ended = True
+            if self._sorting is not None:
+                self._sorting.remember()
+            if self._service is not None:
+                self._service.close()
+            threads.crew.take_down(self.posted)
 
     @property
     def where(self) -> str:

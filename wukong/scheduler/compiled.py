@@ -5,12 +5,13 @@ Tasks before `index` are done and their values at hand; task `index` runs alread
 
 import contextlib
 from collections.abc import Hashable
+from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
 
 from wukong.cost import Estimates
 from wukong.errors import StoreError
-from wukong.events import Observer, Run
+from wukong.events import Observer, Run, Spans
 from wukong.executor.alone import Walk, explain
 from wukong.executor.job import Job
 from wukong.ids import new_job
@@ -24,6 +25,7 @@ from wukong.scheduler.dask.graphs import finalisers
 from wukong.scheduler.dask.lower import lower
 from wukong.scheduler.dask.nodes import data, evaluate, functions_of
 from wukong.scheduler.launch import Client
+from wukong.scheduler.trace import in_company, put_together
 
 
 class Compiled:
@@ -102,6 +104,7 @@ class Compiled:
             observer,
         )
         self._client = Client(self._job, plan)
+        self._joined = Spans()
         self._started = False
 
     def __enter__(self) -> Self:
@@ -165,8 +168,10 @@ class Compiled:
         del value
         if self._outputs:
             self._work()
-        for key, node in self._finalisers.items():
+        for number, (key, node) in enumerate(self._finalisers.items()):
+            began = perf_counter()
             self._put_together(key, node)
+            self._joined.add(number, began, perf_counter() - began, values[key])
         tally, after = self._job.tally, self._stores.counters()
         return Run(
             executors=tally.executors,
@@ -176,11 +181,20 @@ class Compiled:
             bytes_sent=after[1] - self._before[1],
             bytes_received=after[2] - self._before[2],
             where=f"{self._company.where}, store: {self._stores.name}",
+            reasons=tuple(f"{name}: {reason}" for name, reason in self._company.reasons.items()),
+            parts=(
+                *in_company(self._plan, self._job.spans, self._job.away),
+                *put_together(list(self._finalisers), self._walk, self._joined),
+            ),
         )
 
     def look(self) -> bool:
         """See `Company.look`."""
         return self._company.look()
+
+    def fail(self, error: Exception) -> None:
+        """End the job with an error that is none of a task's."""
+        self._company.posted.fail(None, error)
 
     def _put_together(self, key: Hashable, node: Any) -> None:
         values, observer = self._values, self._job.observer

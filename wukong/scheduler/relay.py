@@ -98,7 +98,12 @@ class Relay:
         """
         compiled = self._compiled
         if compiled is not None:
-            return compiled.look()
+            try:
+                return compiled.look()
+            except Exception as error:
+                # It would be lost here, and with it this thread.
+                compiled.fail(error)
+                return False
         try:
             index = self.baton[-1]
             worked = self._worked()

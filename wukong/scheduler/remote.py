@@ -5,6 +5,7 @@ What an executor here asks and tells is answered by `wukong.scheduler.service` i
 
 import time
 from collections.abc import Collection, Hashable, Sequence
+from contextvars import copy_context
 from typing import Any
 
 from wukong import failures
@@ -15,6 +16,7 @@ from wukong.executor.driver import Driver
 from wukong.executor.effects import Framed, Packed
 from wukong.executor.job import Job
 from wukong.plan.view import PlanView
+from wukong.platforms.local import output
 from wukong.platforms.local.placement import Note
 from wukong.platforms.local.worker import Worker
 from wukong.protocol import messages as m
@@ -27,9 +29,15 @@ _jobs: dict[str, "_Opened"] = {}
 
 
 def enter(
-    worker: Worker, fds: Sequence[int], name: str, starts: list[int], note: Note, others: Collection[str]
+    worker: Worker,
+    fds: Sequence[int],
+    surroundings: tuple[bytes, bytes],
+    name: str,
+    starts: list[int],
+    note: Note,
+    others: Collection[str],
 ) -> tuple[tuple[Any, ...], Sequence[int]]:
-    """Run one executor from `starts` to its end; return what it did, and how long tasks of each kind take.
+    """Run one executor from `starts` to its end; return what it did, how long tasks of each kind take, and when.
 
     Parameters
     ----------
@@ -37,6 +45,8 @@ def enter(
         Where this is.
     fds : sequence of int
         None.
+    surroundings : (digest, frame)
+        Of the job.
     name : str
         Of the job.
     starts : list of int
@@ -49,17 +59,19 @@ def enter(
     del fds
     for over in _jobs.keys() - set(others):
         del _jobs[over]
-    tally = Tally()
+    tally, seconds, spans = Tally(), {}, b""
     try:
+        worker.surround(*surroundings)
         opened = _jobs.get(name)
         if opened is None:
             opened = _jobs[name] = _Opened(worker, name)
         opened.note = note
-        tally = opened.driver.enter(starts)
+        tally = copy_context().run(opened.driver.enter, starts)
+        seconds, spans = opened.driver.job.estimates.known(), opened.driver.job.spans.take()
     except BaseException as error:
         worker.tell("job.fail", name, None, failures.pack(error))
-        return (tally, {}), ()
-    return (tally, opened.driver.job.estimates.known()), ()
+    output.flush()
+    return (tally, seconds, spans), ()
 
 
 class _Opened:

@@ -17,7 +17,7 @@ from dask import config as dask_config
 
 from wukong.config import Options
 from wukong.cost import IN_PROCESS
-from wukong.events import Run
+from wukong.events import Run, Stamps
 from wukong.executor.alone import Taken, Walk, walk
 from wukong.platforms.local.packs import in_worker, pack_of
 from wukong.platforms.local.processors import workers_here
@@ -27,6 +27,7 @@ from wukong.scheduler.dask.callbacks import active, telling
 from wukong.scheduler.dask.graphs import arrange, flatten, merge, refuse_lost_writes, refuse_unshared, trace
 from wukong.scheduler.dask.nodes import evaluate
 from wukong.scheduler.relay import Lookout, Relay
+from wukong.scheduler.trace import alone
 
 _lookout = Lookout(IN_PROCESS.patience)
 if hasattr(os, "register_at_fork"):
@@ -101,15 +102,18 @@ def _run(tasks: Walk, values: dict[Any, Any], options: Options, observer: Any, p
         executed = granules if granules == "processes" else "threads"
         with Compiled(tasks, values, workers, options.store, observer, granules=executed, packs=packs) as compiled:
             return compiled.finish()
+    stamps = Stamps()
     if granules == "inline" or workers == 1 or len(tasks) < 3:
-        walk(tasks, evaluate, values, observer)
-        return Run(executors=1, becomes=max(len(tasks) - 1, 0))
+        walk(tasks, evaluate, values, observer, stamps=stamps)
+        return Run(executors=1, becomes=max(len(tasks) - 1, 0), parts=alone(tasks, stamps))
     with Relay(tasks, values, IN_PROCESS, workers, observer, packs) as relay:
         _lookout.watch(relay)
-        taken: Taken | None = walk(tasks, evaluate, values, observer, relay.baton)
+        taken: Taken | None = walk(tasks, evaluate, values, observer, relay.baton, stamps)
         if taken is None:
-            return Run(executors=1, becomes=len(tasks) - 1)
-        return relay.join(taken)
+            return Run(executors=1, becomes=len(tasks) - 1, parts=alone(tasks, stamps))
+        figures = relay.join(taken)
+        figures.parts = (*alone(tasks, stamps), *figures.parts)
+        return figures
 
 
 def last_run() -> Run | None:

@@ -17,7 +17,7 @@ from wukong.executor.driver import name as value_name
 from wukong.executor.effects import Framed
 from wukong.executor.job import Job
 from wukong.platforms.local.board import Posted
-from wukong.platforms.local.pack import Pack, Work
+from wukong.platforms.local.pack import Member, Pack, Work
 from wukong.platforms.local.placement import ByKind
 from wukong.protocol import messages as m
 from wukong.protocol.sharding import home
@@ -62,6 +62,8 @@ class Service:
         self._posted = posted
         self._job: Job = posted.job
         self._lock = posted.changed
+        # Those of whoever asked, also where another thread lets the processes in.
+        self._surroundings = posted.context.copy().run(pack.surroundings)
         self._desk = _desk_of(pack)
 
     def open(self) -> None:
@@ -75,7 +77,7 @@ class Service:
         self._pack.detach(self)
         self._desk.jobs.pop(self._job.name, None)
 
-    def next(self, worker: Any) -> Work | None:  # noqa: ARG002
+    def next(self, worker: Member) -> Work | None:
         """Return an invocation for an idle worker, if there is one."""
         posted = self._posted
         if posted.placement.may_stay and not self._pack.ready:
@@ -86,16 +88,24 @@ class Service:
             if not starts:
                 return None
             posted.working += 1
-        others = list(self._desk.jobs)
-        return Work(("enter", self._job.name, starts, posted.placement.note, others), (), self._returned, self._lost)
+        message = (
+            "enter",
+            worker.known.send(self._surroundings),
+            self._job.name,
+            starts,
+            posted.placement.note,
+            list(self._desk.jobs),
+        )
+        return Work(message, (), self._returned, self._lost)
 
     def abandon(self, error: WukongError) -> None:
         """See `wukong.platforms.local.pack.Source`."""
         self._posted.fail(None, error)
 
-    def _returned(self, fds: Sequence[int], tally: Tally, seconds: Mapping[int, float]) -> None:  # noqa: ARG002
+    def _returned(self, fds: Sequence[int], tally: Tally, seconds: Mapping[int, float], spans: bytes) -> None:  # noqa: ARG002
         for kind, each in seconds.items():
             self._job.estimates.saw(kind, each)
+        self._job.away.receive(spans)
         self._left(tally)
 
     def _lost(self, error: WorkerLost) -> None:

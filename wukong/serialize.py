@@ -6,7 +6,8 @@
            64: length of each buffer (u64); the pickle; padding; each buffer, from a multiple of 64
 
 Objects are pickled with protocol 5 and large contiguous memory (NumPy arrays, Arrow columns) stays out of the pickle:
-dumping copies none of it. The MAC is zero until frames are signed.
+dumping copies none of it, and none of a large `bytes` or `bytearray` either; loading one of these copies it once, since
+it cannot be a view of other memory. The MAC is zero until frames are signed.
 
 **Who owns the memory.** Loaded from a writable buffer (a bytearray that was received into), arrays are views of that
 buffer, writable, and nothing is copied; such a buffer must be loaded once only. Loaded from a read-only one (bytes),
@@ -15,9 +16,9 @@ that work in place stay apart. A frame refers to the memory of the object it was
 """
 
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from struct import Struct
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import cloudpickle
 
@@ -39,6 +40,9 @@ _NO_MAC: Final = bytes(32)
 MAC: Final = slice(16, 48)
 _ALIGN: Final = 64
 _PADDING: Final = bytes(_ALIGN)
+_STRINGS: Final = (bytes, bytearray)
+# From here on a copy costs more than a pickler with a file of its own.
+_LARGE: Final = 64 * 1024
 
 
 class Frame(Sequence[Buffer]):
@@ -87,6 +91,8 @@ def dumps(obj: Any, kind: int = VALUE) -> Frame:
     Exception
         Whatever pickling raises. `wukong.travel.culprit` finds the culprit.
     """
+    if type(obj) in _STRINGS and len(obj) > _LARGE and kind != FUNCTION:
+        return _string(obj, kind)
     buffers: list[pickle.PickleBuffer] = []
     if kind == FUNCTION:
         body = cloudpickle.dumps(obj, protocol=5, buffer_callback=buffers.append)
@@ -108,6 +114,21 @@ def dumps(obj: Any, kind: int = VALUE) -> Frame:
     except BufferError:  # not contiguous: its owner left the copying to us
         return _with_buffers(cloudpickle.dumps(obj, protocol=5), [], kind)
     return _with_buffers(body, raw, kind)
+
+
+def _string(obj: Any, kind: int) -> Frame:
+    """Pack bytes as a pickle in parts, one of which they are: in one piece it would take a copy, and a search in it."""
+    parts: list[Buffer] = []
+    pickle.Pickler(_Parts(parts.append), 5).dump(obj)
+    length = sum(map(len, parts))
+    parts[0] = _HEAD.pack(_MAGIC, _VERSION, kind, 0, 0, 0, _NO_MAC, length, 64 + length) + parts[0]
+    return Frame(tuple(parts), 64 + length)
+
+
+class _Parts(NamedTuple):
+    """A file that keeps what is written as it comes; the pickler hands large bytes over as they are."""
+
+    write: Callable[[Buffer], None]
 
 
 def _with_buffers(body: bytes, raw: list[memoryview], kind: int) -> Frame:

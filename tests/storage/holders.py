@@ -6,60 +6,25 @@ holder.run(function, *args)      in the process: function(its Holder, its dict o
 """
 
 import gc
-import os
-import pickle
 import socket
 import subprocess
 import sys
 from typing import Any
 
 from wukong.storage.arena import Arena
+from wukong.storage.channel import Channel, pair
 from wukong.storage.holder import Holder, serve
 
 _TIMEOUT = 60.0
-_PACKET = 100_000
-
-
-class Line:
-    """Messages with descriptors; what is too long for a packet travels in memory of its own."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-
-    def send(self, message: tuple, fds=()) -> None:
-        body = pickle.dumps(message)
-        if len(body) <= _PACKET:
-            socket.send_fds(self.sock, [b"\0" + body], fds)
-            return
-        memory = os.memfd_create("message", os.MFD_CLOEXEC)
-        os.pwrite(memory, body, 0)
-        socket.send_fds(self.sock, [b"\1"], [memory, *fds])
-        os.close(memory)
-
-    def receive(self) -> tuple[tuple, list[int]]:
-        packet, fds, flags, _ = socket.recv_fds(self.sock, _PACKET + 1, 253, socket.MSG_CMSG_CLOEXEC)
-        if not packet:
-            raise EOFError
-        assert not flags & socket.MSG_CTRUNC
-        if packet[:1] == b"\0":
-            return pickle.loads(packet[1:]), fds
-        memory, *fds = fds
-        body = os.pread(memory, os.fstat(memory).st_size, 0)
-        os.close(memory)
-        return pickle.loads(body), fds
-
-    def call(self, *message: Any) -> tuple[Any, list[int]]:
-        self.send(message)
-        return self.receive()
 
 
 class HolderProcess:
     """A process with a `Holder`; the arena knows it by this object."""
 
     def __init__(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = pair()
         ours.settimeout(_TIMEOUT)
-        self.line = Line(ours)
+        self.line = Channel(ours)
         command = [sys.executable, "-c", f"from tests.storage.holders import main; main({theirs.fileno()})"]
         with theirs:
             self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
@@ -89,12 +54,12 @@ class HolderProcess:
         """Kill the process and tell the arena."""
         self.process.kill()
         self.process.wait(_TIMEOUT)
-        self.line.sock.close()
+        self.line.close()
         self.arena.gone(self)
 
     def close(self) -> None:
         """End the process if it has not ended, and wait for it."""
-        self.line.sock.close()
+        self.line.close()
         try:
             self.process.wait(_TIMEOUT)
         finally:
@@ -103,7 +68,7 @@ class HolderProcess:
 
 def main(fd: int) -> None:
     """Serve one `HolderProcess` until its socket ends."""
-    line = Line(socket.socket(fileno=fd))
+    line = Channel(socket.socket(fileno=fd))
 
     def ask(op, *args, fds=()):
         line.send(("ask", op, *args), fds)

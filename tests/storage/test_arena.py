@@ -4,6 +4,7 @@ import gc
 import os
 import pickle
 import random
+import resource
 import threading
 
 import numpy as np
@@ -402,6 +403,23 @@ def test_threads_of_the_client_seal_open_and_delete_at_once(arena):
     arena.clear("job")
     figures = arena.figures()
     assert figures.in_memory - figures.unused == capacity(4 * MB)  # the block that small values of the client share
+
+
+def keep_with_few_descriptors(holder, memory, names, more):
+    few = len(os.listdir("/proc/self/fd")) + more
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, few))
+    memory["kept"] = holder.get("job", names)
+
+
+def test_a_process_that_can_map_no_more_says_so_and_has_let_go_of_everything(arena):
+    holder = HolderProcess().attach(arena)  # of its own: a hard limit does not go up again
+    for i in range(10):
+        holder.run(put_array, str(i), i, MB)
+    with pytest.raises(MemoryLimitReached, match=r"10 values .* can map no more: Too many open files"):
+        holder.run(keep_with_few_descriptors, [str(i) for i in range(10)], 12)
+    holder.run(let_go)
+    holder.close()
+    assert [block for block in arena._pool.blocks.values() if block.readers] == []
 
 
 def test_extents_do_not_travel_by_themselves(arena):

@@ -1,13 +1,18 @@
-"""What every value store does, asked of each: heap, embedded, Redis 7 over TCP, a cluster, and tiers of them."""
+"""What every value store does, asked of each: heap, arena (from both sides), embedded, Redis, cluster, and tiers."""
 
 import threading
+from contextlib import suppress
 
 import pytest
 
 from tests.conftest import SERVERS
 from wukong.errors import ValueTooLarge
 from wukong.ids import new_job
+from wukong.storage.arena import Arena
+from wukong.storage.channel import Channel, pair
+from wukong.storage.holder import Holder, serve
 from wukong.storage.open import open_values
+from wukong.storage.values.arena import ArenaValueStore
 from wukong.storage.values.heap import HeapValueStore
 from wukong.storage.values.tiered import Placement, Tier, TieredValueStore
 
@@ -16,10 +21,52 @@ class Thresholds:
     inline_limit = 100
 
 
-@pytest.fixture(params=["heap", *SERVERS, "tiered"])
+@pytest.fixture
+def arena():
+    arena = Arena()
+    yield ArenaValueStore(arena, "job")
+    arena.close()
+
+
+@pytest.fixture
+def holder():
+    """A worker's store, which speaks through a socket with a thread that keeps the books."""
+    arena = Arena()
+    here, there = map(Channel, pair())
+    asking = threading.Lock()
+
+    def serve_here():
+        answers = serve(arena)
+        with suppress(EOFError):
+            while True:
+                (answered, op, *args), fds = there.receive()
+                answer = answers[op]("holder", fds, *args)
+                if answered:
+                    there.send((answer[0],), answer[1])
+
+    def ask(op, *args, fds=()):
+        with asking:
+            here.send((True, op, *args), fds)
+            (reply,), received = here.receive()
+            return reply, received
+
+    books = threading.Thread(target=serve_here)
+    books.start()
+    holder = Holder(ask, lambda op, *args, fds=(): here.send((False, op, *args), fds))
+    yield ArenaValueStore(holder, "job")
+    holder.close()
+    here.close()
+    books.join(60.0)
+    there.close()
+    arena.close()
+
+
+@pytest.fixture(params=["heap", "arena", "holder", *SERVERS, "tiered"])
 def store(request):
     if request.param == "heap":
         store = HeapValueStore()
+    elif request.param in ("arena", "holder"):
+        store = request.getfixturevalue(request.param)
     elif request.param == "tiered":
         remote = open_values(request.getfixturevalue("embedded_url"), new_job())
         tiers = [Tier("heap", HeapValueStore(), 1000), Tier("redis", remote, 10**9)]

@@ -123,7 +123,12 @@ class Arena:
             block = self._pool.blocks[sealed.piece.block]
             block.readers[self] += 1
         try:
-            return blocks.read(block.fd, sealed.piece, self._client_let_go)
+            try:
+                return blocks.read(block.fd, sealed.piece, self._client_let_go)
+            except OSError:
+                with self._guard:
+                    self._pool.shed()
+                return blocks.read(block.fd, sealed.piece, self._client_let_go)
         except OSError as error:
             self.let_go(self, [block.id])
             raise self._pool.full(len(sealed), f"the system refused to map it: {error.strerror}") from error

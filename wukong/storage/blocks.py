@@ -98,6 +98,17 @@ def _sized(fd: int, nbytes: int) -> int:
     return fd
 
 
+def expect_descriptors(held: int) -> None:
+    """Raise the soft limit if descriptors that are sent to this process might not find room beside those it holds.
+
+    The kernel would drop them, and say so too late.
+    """
+    import resource
+
+    if held + 512 > resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
+        more_descriptors()
+
+
 def more_descriptors() -> bool:
     """Raise this process's soft limit of open files to four times as many, if the hard limit lets it.
 
@@ -120,7 +131,7 @@ def more_descriptors() -> bool:
 class Mapping(mmap.mmap):
     """Memory that says when nobody looks at it any more."""
 
-    _end: tuple[Callable[[int, bool], None], int, int]
+    _end: tuple[Callable[[int, bool], None], int, int] | None = None  # of one that could not be made
 
     def __new__(cls, fd: int, piece: Piece, ended: Callable[[int, bool], None]) -> "Mapping":
         """Map `piece` of the block behind `fd` copy-on-write; `fd` is not needed afterwards."""
@@ -130,8 +141,9 @@ class Mapping(mmap.mmap):
         return self
 
     def __del__(self) -> None:
-        ended, block, forks = self._end
-        ended(block, forks != _forks)
+        if self._end is not None:
+            ended, block, forks = self._end
+            ended(block, forks != _forks)
 
 
 # Before 3.13 each mapping keeps a copy of its descriptor.

@@ -56,6 +56,7 @@ class Holder:
         self._tell = tell
         self._writer = Writer(self)
         self._ended: deque[tuple[int, bool]] = deque()
+        self._mapped = 0
 
     def seal(self, value: Any) -> Wire:
         """Pack a value, or take a `serialize.Frame`, and return what to send to the client, which has to `take` it.
@@ -78,21 +79,34 @@ class Holder:
         """Return the frames that the client lent: bytes, or writable views of shared memory, to be loaded once.
 
         The descriptors are closed.
+
+        Raises
+        ------
+        MemoryLimitReached
+            If this process can map no more.
         """
-        by_block: dict[int, int] = {}
-        left = iter(fds)
+        pieces = [wire for wire in wires if isinstance(wire, Piece)]
+        by_block = dict(zip(dict.fromkeys(piece.block for piece in pieces), fds, strict=True))
+        self._mapped += len(pieces)
+        blocks.expect_descriptors(self._mapped)
+        frames: list[Buffer] = []
         try:
-            frames: list[Buffer] = []
             for wire in wires:
                 if isinstance(wire, Piece):
-                    fd = by_block[wire.block] if wire.block in by_block else by_block.setdefault(wire.block, next(left))
-                    frames.append(blocks.read(fd, wire, self._let_go))
+                    frames.append(blocks.read(by_block[wire.block], wire, self._let_go))
                 else:
                     frames.append(wire)
-            return frames
+        except OSError as error:
+            mapped = sum(isinstance(frame, memoryview) for frame in frames)
+            self._ended.extend((piece.block, False) for piece in pieces[mapped:])
+            raise MemoryLimitReached(
+                f"a process with {self._mapped} values of its pack mapped can map no more: {error.strerror}. "
+                "Use larger chunks, let results go, or raise `ulimit -n`"
+            ) from error
         finally:
             for fd in fds:
                 os.close(fd)
+        return frames
 
     def unseal(self, wires: Sequence[Wire], fds: Sequence[int]) -> list[Any]:
         """Load values that the client lent. Arrays in them are views of shared memory, writable, and private."""
@@ -106,6 +120,7 @@ class Holder:
                 while True:
                     number, doubt = self._ended.popleft()
                     numbers[doubt].append(number)
+            self._mapped -= len(numbers[0]) + len(numbers[1])
             self._tell("arena.let_go", *numbers)
 
     def put(self, job: str, name: str, frame: Frame) -> None:

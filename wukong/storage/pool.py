@@ -142,6 +142,15 @@ class Pool:
             block.given = True
             os.ftruncate(block.fd, end)
 
+    def shed(self) -> bool:
+        """Drop every block that is kept to be used again; return whether there were any."""
+        shed = [block for kept in self._free.values() for block in kept]
+        self._free.clear()
+        self.unused = 0
+        for block in shed:
+            self._drop(block)
+        return bool(shed)
+
     def gone(self, holder: Hashable) -> None:
         """Forget a holder that died. Children of it may still see what it had mapped."""
         self._stale.pop(holder, None)
@@ -201,6 +210,8 @@ class Pool:
                 self.spilled += 1
                 self.why_on_disk = f"{self.in_memory} bytes in memory and {size} more are over the limit, {self.limit}"
         except OSError as error:
+            if self.shed():
+                return self._new(nbytes)
             raise self.full(nbytes, f"the system refused another: {error.strerror}") from error
         self.made += 1
         self.blocks[block.id] = block

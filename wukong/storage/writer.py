@@ -127,7 +127,10 @@ class Writer:
             return place, None
         mapping = self._warm.pop(place.block, None)
         if mapping is None:
-            mapping = mmap.mmap(place.fd, place.size, **UNTRACKED)
+            try:
+                mapping = mmap.mmap(place.fd, place.size, **UNTRACKED)
+            except OSError:  # no descriptor or no mapping is left: it can be written without one
+                return place, None
         self._warm[place.block] = mapping
         if len(self._warm) > _WARM:
             self._warm.popitem(last=False)

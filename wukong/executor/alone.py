@@ -7,9 +7,10 @@ uses it. That is all it takes to keep no value longer than needed, with no count
 import contextlib
 from collections.abc import Callable, Collection, Hashable, Iterator
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
-from wukong.events import Observer
+from wukong.events import Observer, Stamps
 
 Key = Hashable
 Evaluate = Callable[[Any, dict[Any, Any]], Any]
@@ -60,6 +61,7 @@ def walk(
     values: dict[Any, Any],
     observer: Observer | None = None,
     baton: list[int] | None = None,
+    stamps: Stamps | None = None,
 ) -> Taken | None:
     """Run all tasks, one after the other, each value being dropped after its last use.
 
@@ -76,6 +78,8 @@ def walk(
     baton : list, optional
         Holds the number of the task that runs, while it runs. Another thread that takes it out takes the walk over
         from there, and this one ends with that task, leaving `values` as they were when it began.
+    stamps : Stamps, optional
+        Is given the time at which each task ended.
 
     Returns
     -------
@@ -90,6 +94,10 @@ def walk(
     last = tasks.last
     if baton is None:
         baton = []
+    clock = perf_counter
+    times = None if stamps is None else stamps.times
+    if times is not None:
+        times.append(clock())
     # Known before the loop begins, so that a failure of the very first task can be explained.
     key = None
     try:
@@ -98,6 +106,8 @@ def walk(
                 observer.started(key)
             baton.append(index)
             value = evaluate(node, values)
+            if times is not None:
+                times.append(clock())
             try:
                 # Only one of two threads gets it, so there is no need of a lock.
                 baton.pop()

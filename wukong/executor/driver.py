@@ -65,8 +65,14 @@ class Driver:
             answer = None
             answer = carry_out[type(effect)](self, effect)
 
+    def tell_start(self, key: Hashable) -> None:
+        """Tell the observer, if there is one, that somebody else is about to run a task."""
+        if self.job.observer is not None:
+            with self._observing:
+                self.job.observer.started(key)
+
     def tell(self, key: Hashable, value: Any) -> None:
-        """Tell the observer, if there is one, of a task that no executor ran."""
+        """Tell the observer, if there is one, of a task that somebody else ran."""
         if self.job.observer is not None:
             with self._observing:
                 self.job.observer.finished(key, value)
@@ -80,7 +86,9 @@ class Driver:
             value = self.job.plan.run(effect.task, effect.values)
         except BaseException as error:
             return fx.Raised(error)
-        return fx.Ran(value, perf_counter() - began)
+        seconds = perf_counter() - began
+        self.job.spans.add(effect.task, began, seconds, value)
+        return fx.Ran(value, seconds)
 
     def _run_noted(self, effect: fx.Run) -> fx.Ran | fx.Raised:
         at_work, me = self.job.at_work, get_ident()

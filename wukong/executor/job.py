@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from wukong import serialize
 from wukong.cost import Costs, Estimates
-from wukong.events import Observer
+from wukong.events import Observer, Spans
 from wukong.executor.context import Context, Schedule, Tally
 from wukong.executor.effects import Packed
 from wukong.storage.control.base import ControlStore
@@ -64,6 +64,8 @@ class Job:
         See `wukong.executor.context.Context`.
     at_work : dict of int to int, optional
         The task that each thread of this process runs now, by the thread's number; None if nobody wants to know.
+    spans, away : Spans
+        When tasks ran in this process, and in others.
     tally : Tally
         What all its executors did; `invoker` adds to it under its own lock.
     """
@@ -80,6 +82,8 @@ class Job:
     observer: Observer | None = None
     belongs: Callable[[int], bool] | None = None
     at_work: dict[int, int] | None = None
+    spans: Spans = field(default_factory=Spans)
+    away: Spans = field(default_factory=Spans)
     tally: Tally = field(default_factory=lambda: Tally(executors=0))
 
     def open(self, task: int, body: Any) -> Any:

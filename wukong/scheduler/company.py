@@ -156,7 +156,8 @@ class Company:
             self._job.values = ArenaValueStore(pack.arena, self._job.name)
             self._publish()
         assert self._encoded is not None
-        opening = Opening(self._encoded.manifest, self._url, PROCESSES if self._url is None else self._job.costs)
+        costs = PROCESSES if self._url is None else self._job.costs
+        opening = Opening(self._encoded.manifest, self._url, costs, self._job.observer is not None)
         self._service = Service(pack, self.posted, opening)
         self._service.open()
 

@@ -22,6 +22,7 @@ from wukong.events import Observer, Run
 from wukong.executor.alone import Taken, Walk
 from wukong.scheduler.company import Packs
 from wukong.scheduler.compiled import Compiled
+from wukong.scheduler.dask.graphs import shares_memory
 
 #: A walk with fewer tasks left is not worth handing over.
 _FEW = 3
@@ -127,9 +128,10 @@ class Relay:
                 return True
             tasks, values = self._walk, self._values
         try:
+            packs = None if shares_memory(tasks) else self._packs
             # Nobody waits for this whose task fails, or is interrupted, meanwhile.
             compiled = self._context.run(
-                Compiled, tasks, values, self._workers, None, self._observer, index, "auto", self._packs
+                Compiled, tasks, values, self._workers, None, self._observer, index, "auto", packs
             )
             with self._taking:
                 if not self._over:

@@ -94,6 +94,8 @@ class _Opened:
         estimates = Estimates(at.costs.unknown)
         job = Job(name, plan, at.control, at.values, at.costs, estimates, at.pack, at.unpack, self)
         job.belongs = self._belongs
+        if opening.observed:
+            job.observer = _Observer(worker, name)
         self.driver = Driver(job)
 
     def invoke(self, tasks: Sequence[int], per: int) -> None:
@@ -114,6 +116,7 @@ class _Opened:
 
     def finish(self) -> None:
         """See `wukong.executor.job.Invoker`."""
+        self._tell("job.ran", self._name, self.driver.job.spans.take())
         self._tell("job.finish", self._name)
 
     def fail(self, key: Hashable, error: BaseException) -> None:
@@ -126,6 +129,22 @@ class _Opened:
             return True
         # The client sees to what is not loaded.
         return self._plan.loaded(task) and self._plan.kind(task) in note.kinds and task not in note.stuck
+
+
+class _Observer:
+    """Tells the client of each task; see `wukong.events.Observer`."""
+
+    def __init__(self, worker: Worker, job: str) -> None:
+        self._worker = worker
+        self._job = job
+
+    def started(self, key: Hashable) -> None:
+        """Tell that a task is about to run."""
+        self._worker.tell("job.started", self._job, key)
+
+    def finished(self, key: Hashable, value: Any) -> None:
+        """Tell that it ran."""
+        self._worker.tell("job.finished", self._job, key, self._worker.arena.seal(value))
 
 
 class _Asked:
@@ -146,7 +165,9 @@ class _Asked:
     def apply(self, job: str, shard: int, request: m.Request) -> m.Reply:
         """See `ControlStore`."""
         self._requests += 1
-        (reply, self._opened.backlog), _ = self._ask("job.apply", job, shard, request)
+        # So that the client knows of every task that its results needed.
+        spans = self._opened.driver.job.spans.take()
+        (reply, self._opened.backlog), _ = self._ask("job.apply", job, shard, request, spans)
         answer: m.Reply = reply
         return answer
 

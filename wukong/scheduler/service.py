@@ -6,6 +6,7 @@ and are in shared memory for everybody from then on.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from threading import Lock
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -21,6 +22,7 @@ from wukong.platforms.local.pack import Member, Pack, Work
 from wukong.platforms.local.placement import ByKind
 from wukong.protocol import messages as m
 from wukong.protocol.sharding import home
+from wukong.storage.arena import Wire
 from wukong.storage.control.memory import MemoryControlStore
 from wukong.travel import check_travels
 
@@ -36,11 +38,14 @@ class Opening(NamedTuple):
         URL of its records and values; None if the client has them.
     costs : Costs
         In the worker.
+    observed : bool
+        Whether the client is to be told of each task.
     """
 
     manifest: bytes
     store: str | None
     costs: Costs
+    observed: bool = False
 
 
 class Service:
@@ -105,7 +110,7 @@ class Service:
     def _returned(self, fds: Sequence[int], tally: Tally, seconds: Mapping[int, float], spans: bytes) -> None:  # noqa: ARG002
         for kind, each in seconds.items():
             self._job.estimates.saw(kind, each)
-        self._job.away.receive(spans)
+        self.ran(spans)
         self._left(tally)
 
     def _lost(self, error: WorkerLost) -> None:
@@ -146,6 +151,10 @@ class Service:
         """Note that the job has failed."""
         self._posted.fail(key, error)
 
+    def ran(self, spans: bytes) -> None:
+        """Note when tasks ran."""
+        self._job.away.receive(spans)
+
     def finish(self) -> None:
         """Note that the results are ready."""
         self._posted.finish()
@@ -153,6 +162,14 @@ class Service:
     def busy(self) -> bool:
         """Whether invocations wait for a worker."""
         return self._posted.busy()
+
+    def started(self, key: Hashable) -> None:
+        """Tell the observer."""
+        self._posted.driver.tell_start(key)
+
+    def finished(self, key: Hashable, value: Any) -> None:
+        """Tell the observer."""
+        self._posted.driver.tell(key, value)
 
     # --- values of threads, for processes ----------------------------------------------------------------------------
 
@@ -211,25 +228,35 @@ class _Desk:
 
     def __init__(self, pack: Pack) -> None:
         self.jobs: dict[str, Service] = {}
+        self._arena = pack.arena
         pack.serve("job.open", self._open)
         pack.serve("job.apply", self._apply)
         pack.serve("job.invoke", lambda _worker, _fds, job, *args: self._tell(job, Service.invoke, *args))
+        pack.serve("job.ran", lambda _worker, _fds, job, spans: self._tell(job, Service.ran, spans))
         pack.serve("job.fail", self._fail)
         pack.serve("job.finish", lambda _worker, _fds, job: self._tell(job, Service.finish))
+        pack.serve("job.started", lambda _worker, _fds, job, key: self._tell(job, Service.started, key))
+        pack.serve("job.finished", self._finished)
         pack.serve("job.busy", lambda _worker, _fds, job: (self._ask_busy(job), ()))
 
     def _open(self, _worker: Any, _fds: Any, job: str) -> tuple[Opening | None, tuple[int, ...]]:
         service = self.jobs.get(job)
         return service.opening if service else None, ()
 
-    def _apply(self, _worker: Any, _fds: Any, job: str, shard: int, request: m.Request) -> Any:
+    def _apply(self, _worker: Any, _fds: Any, job: str, shard: int, request: m.Request, spans: bytes) -> Any:
         service = self.jobs.get(job)
+        if service:
+            service.ran(spans)
         return (service.apply(shard, request) if service else (m.Reply(m.GONE, b"", ()), False)), ()
 
     def _fail(self, _worker: Any, _fds: Any, job: str, key: Hashable, frame: bytes) -> None:
         service = self.jobs.get(job)
         if service:
             service.fail(key, failures.unpack(frame))
+
+    def _finished(self, worker: Member, _fds: Any, job: str, key: Hashable, wire: Wire) -> None:
+        value = self._arena.unseal(self._arena.take(worker, wire))
+        self._tell(job, Service.finished, key, value)
 
     def _ask_busy(self, job: str) -> bool:
         service = self.jobs.get(job)
@@ -241,12 +268,13 @@ class _Desk:
             what(service, *args)
 
 
+_opening = Lock()
 _desks: WeakKeyDictionary[Pack, _Desk] = WeakKeyDictionary()
 
 
 def _desk_of(pack: Pack) -> _Desk:
     """Return the desk of a pack, which is set up with its first job."""
-    with pack.lock:
+    with _opening:
         desk = _desks.get(pack)
         if desk is None:
             desk = _desks[pack] = _Desk(pack)

@@ -274,6 +274,16 @@ def refuse_unshared(keys: Iterable[Any], disk: bool = False) -> None:
             )
 
 
+def shares_memory(walk: Walk) -> bool:
+    """Whether tasks hand on more than their values, so that all of them have to run in one process."""
+    try:
+        refuse_unshared(walk.keys)
+        refuse_lost_writes(walk)
+    except UnsupportedGraph:
+        return True
+    return False
+
+
 def refuse_lost_writes(walk: Walk) -> None:
     """Refuse tasks that write into an array of the client's, where tasks are given copies of it.
 

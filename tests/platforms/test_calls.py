@@ -30,7 +30,7 @@ def add(x, y=1):
     return x + y
 
 
-class Awkward(Exception):
+class AwkwardError(Exception):
     def __init__(self, one, other):
         super().__init__(f"{one} and {other}")
 
@@ -106,9 +106,9 @@ def test_what_a_function_raises_is_raised_with_its_traceback_as_a_note(started):
 
 def test_an_error_that_cannot_be_loaded_again_becomes_one_that_tells_of_it(started):
     def fails():
-        raise Awkward(1, 2)
+        raise AwkwardError(1, 2)
 
-    with pytest.raises(TaskFailed, match="Awkward: 1 and 2"):
+    with pytest.raises(TaskFailed, match="AwkwardError: 1 and 2"):
         started.run(fails)
 
 

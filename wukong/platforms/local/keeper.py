@@ -59,7 +59,11 @@ def main(fd: int) -> None:
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     complete_lazily(sys.modules["wukong"])
-    Keeper(Channel(socket.socket(fileno=fd))).serve()
+    client = Channel(socket.socket(fileno=fd))
+    try:
+        Keeper(client).serve()
+    finally:
+        client.close()
 
 
 class Keeper:

@@ -14,6 +14,7 @@ from wukong.executor.driver import Driver
 from wukong.executor.job import Job
 from wukong.platforms.local.board import Posted
 from wukong.platforms.local.placement import Placement
+from wukong.platforms.local.processors import workers_here
 
 #: How often, in seconds, an idle worker looks whether what it waits for can still come.
 _LOOK = 1.0
@@ -146,11 +147,6 @@ class Crew:
                     self._called.notify()
             if posted.processes is not None:
                 posted.processes.wake()
-
-
-def workers_here() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 #: The crew of this process; a fork starts without the threads, so with a crew of its own.

@@ -106,8 +106,22 @@ def in_processes(workers: int, costs: Costs = PROCESSES, store: str | None = Non
 
 
 @contextlib.contextmanager
+def handed_over(workers: int) -> Iterator[Get]:
+    """The client has handed its walk over before its first task."""
+
+    def get(graph: Any, keys: Any) -> Any:
+        tasks = graphs.trace(graphs.merge(graph), graphs.flatten(keys))
+        values: dict[Any, Any] = {}
+        with compiled.Compiled(tasks, values, workers, None, None, granules="auto", packs=pack_of) as job:
+            job.finish()
+        return graphs.arrange(keys, values)
+
+    yield get
+
+
+@contextlib.contextmanager
 def mixed(seed: int, workers: int, costs: Costs = PROCESSES) -> Iterator[Get]:
-    """Executors in threads and in processes: kinds of tasks move at random, before the launch and while the job runs."""
+    """Executors in threads and in processes: kinds move at random, before the launch and while it runs."""
     random = Random(seed)
 
     class AtRandom(adaptive.Sorting):
@@ -143,15 +157,8 @@ def mixed(seed: int, workers: int, costs: Costs = PROCESSES) -> Iterator[Get]:
         patch.object(company, "Sorting", AtRandom),
         patch.object(compiled, "Company", Watched),
         switching_often(),
+        handed_over(workers) as get,
     ):
-
-        def get(graph: Any, keys: Any) -> Any:
-            tasks = graphs.trace(graphs.merge(graph), graphs.flatten(keys))
-            values: dict[Any, Any] = {}
-            with compiled.Compiled(tasks, values, workers, None, None, granules="auto", packs=pack_of) as job:
-                job.finish()
-            return graphs.arrange(keys, values)
-
         yield get
 
 

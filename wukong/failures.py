@@ -11,14 +11,18 @@ from wukong.errors import TaskFailed
 def pack(error: BaseException) -> bytes:
     """Return the frame of an exception and of the text of its traceback."""
     where = f"raised in process {os.getpid()}:\n" + "".join(traceback.format_exception(error)).rstrip()
-    try:
-        frame = bytes(serialize.dumps((error, where), serialize.ERROR))
-        # Exceptions whose constructors take other arguments than they pass on can be packed, and not unpacked.
-        serialize.loads(frame, serialize.ERROR)
-    except Exception:
-        stand_in = TaskFailed(f"a task raised {_described(error)}; the exception itself cannot travel")
-        frame = bytes(serialize.dumps((stand_in, where), serialize.ERROR))
-    return frame
+    # Where tblib is installed the traceback travels, too, unless it is a very long one.
+    for _ in range(2):
+        try:
+            frame = bytes(serialize.dumps((error, where), serialize.ERROR))
+            # Exceptions whose constructors take other arguments than they pass on can be packed, and not unpacked.
+            serialize.loads(frame, serialize.ERROR)
+        except Exception:
+            error = error.with_traceback(None)
+        else:
+            return frame
+    stand_in = TaskFailed(f"a task raised {_described(error)}; the exception itself cannot travel")
+    return bytes(serialize.dumps((stand_in, where), serialize.ERROR))
 
 
 def unpack(frame: serialize.Buffer) -> BaseException:

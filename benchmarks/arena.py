@@ -158,7 +158,7 @@ def main() -> None:
         base = median(taken["copyto, sum" if name.endswith("sum") else "copyto"])
         spread = f"{min(seconds) * 1e3:.1f}..{max(seconds) * 1e3:.1f}"
         print(f"{name:24}{median(seconds) * 1e3:8.1f} ms  {spread:16} ratio {median(seconds) / base:.2f}")
-    for process in (source, *targets):
+    for process in (*reversed(targets), source):  # each has inherited the sockets of those before
         process.close()
     print(arena.figures())
     arena.close()

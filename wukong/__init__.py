@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from wukong import config, errors
     from wukong.client import Client, compute, get_client, last_run, persist
     from wukong.futures import Future, as_completed, wait
+    from wukong.reuse import cache
 
 __version__ = "0.1.0"
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Future",
     "__version__",
     "as_completed",
+    "cache",
     "compute",
     "config",
     "errors",
@@ -43,6 +45,8 @@ _MODULES = ("config", "errors")
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return import_module(f"wukong.{name}")
+    if name == "cache":
+        return import_module("wukong.reuse").cache
     if name in ("Future", "as_completed", "wait"):
         return getattr(import_module("wukong.futures"), name)
     if name in __all__:

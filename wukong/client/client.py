@@ -14,7 +14,6 @@ from wukong import config
 from wukong.client import current
 from wukong.client.functions import get
 from wukong.client.jobs import recreate, submit_job
-from wukong.client.sizes import parse_bytes
 from wukong.client.values import SEVERAL, collect, values
 from wukong.errors import ConfigError
 from wukong.events import Run
@@ -34,6 +33,7 @@ from wukong.scheduler.futures.batches import as_one
 from wukong.scheduler.futures.call import Call, lift
 from wukong.scheduler.futures.engine import Engine
 from wukong.scheduler.futures.lanes import Turn
+from wukong.sizes import parse_bytes
 
 if TYPE_CHECKING:
     from wukong.client.executor import ClientExecutor

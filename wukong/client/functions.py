@@ -3,6 +3,7 @@
 Options of `wukong.config.Options` may be given to each of them; anything else is Dask's.
 """
 
+import sys
 from functools import partial
 from typing import Any
 
@@ -45,7 +46,17 @@ def get(dsk: Any, keys: Any, **kwargs: Any) -> Any:
     if "workers" not in given and kwargs.get("num_workers") is not None:
         given["workers"] = kwargs["num_workers"]
     packs = {"packs": kwargs["packs"]} if "packs" in kwargs else {}
-    return run(dsk, keys, config.resolve(given), cache=kwargs.get("cache"), callbacks=kwargs.get("callbacks"), **packs)
+    options = {"options": config.resolve(given), "callbacks": kwargs.get("callbacks"), **packs}
+    # Imported by whoever asks for a cache.
+    reuse = sys.modules.get("wukong.reuse")
+    kept = None if reuse is None else reuse.active()
+    if kept is None:
+        return run(dsk, keys, cache=kwargs.get("cache"), **options)
+    values, hits = kept.compute(run, dsk, keys, kwargs.get("cache"), **options)
+    if hits and (figures := last_run()) is not None:
+        found = f"{hits} result{'s' if hits > 1 else ''} from the cache"
+        figures.where = f"{figures.where}; {found}" if figures.tasks else found
+    return values
 
 
 def compute(*args: Any, keys: Any = None, **options: Any) -> Any:

@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from tests.storage.holders import HolderProcess
 from wukong import serialize
@@ -508,11 +515,22 @@ class Readers(RuleBasedStateMachine):
             self.arena.close()
 
 
-Readers.TestCase.settings = settings(
-    max_examples=10,
-    stateful_step_count=30,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    phases=[Phase.generate],
-)
-TestReaders = Readers.TestCase
+def often(examples, steps):
+
+    return settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],
+    )
+
+
+def test_what_a_reader_sees_never_changes():
+    run_state_machine_as_test(Readers, settings=often(6, 25))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_what_a_reader_sees_never_changes_for_long():
+    run_state_machine_as_test(Readers, settings=often(200, 50))

@@ -26,8 +26,8 @@ from wukong.storage.resp import Buffer
 from wukong.storage.values.base import Frame, size_of
 from wukong.storage.writer import Place, Writer
 
-#: Frames up to this many bytes are sent and kept as they are. From process to process 64 KiB take 100 us so, and 170 us in
-#: a block (2026-11, 2 cores, busy); what no longer fits into a packet of a channel would take longer than in a block.
+#: Frames up to this many bytes are sent and kept as they are. From process to process 64 KiB take 100 us so, and 170 us
+#: in a block (2026-11, 2 busy cores); what no longer fits into a packet of a channel takes longer than in a block.
 INLINE: Final = 64 * 1024
 
 

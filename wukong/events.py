@@ -6,8 +6,11 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Final, NamedTuple, Protocol
 
-#: Of a compute with more tasks, what is kept is about so many of them.
+#: Of a compute with more tasks, what is kept is so many of them in each place.
 KEPT: Final = 100_000
+#: After so many tasks that took less than this together, in seconds, a walk alone stamps no more: it would be felt.
+FEW: Final = 4000
+_SHORT: Final = 0.08
 
 
 class Observer(Protocol):
@@ -49,12 +52,15 @@ class Spans:
     ----------
     numbers : array of float
         Those of the first span, of the second...
+    cut : bool
+        Whether tasks ran whose spans are not kept.
     """
 
-    __slots__ = ("numbers",)
+    __slots__ = ("cut", "numbers")
 
     def __init__(self) -> None:
         self.numbers = array("d")
+        self.cut = False
 
     def __len__(self) -> int:
         return len(self.numbers) // 4
@@ -69,13 +75,15 @@ class Spans:
         """Add the span of a task that gave this value. Safe from any thread: the interpreter adds all four at once."""
         try:
             nbytes = getattr(value, "nbytes", 0)
+            # Only instances have a size: of a class, `nbytes` is the property itself.
+            size = float(nbytes) if type(nbytes) is int else 0.0
         except Exception:
-            nbytes = 0
-        # Only instances have a size: of a class, `nbytes` is the property itself.
-        self.numbers.extend((task, began, seconds, nbytes if type(nbytes) is int else 0))
+            size = 0.0
+        self.numbers.extend((task, began, seconds, size))
 
     def keep(self, most: int) -> None:
         """Keep so many spans, those that were added first."""
+        self.cut = self.cut or len(self) > most
         del self.numbers[4 * most :]
 
     def take(self) -> bytes:
@@ -96,12 +104,25 @@ class Stamps:
     ----------
     times : list of float
         On the clock of `time.perf_counter`. A list, for it takes half as long to add to as an array.
+    cut : bool
+        Whether tasks ran that have no stamp.
     """
 
-    __slots__ = ("times",)
+    __slots__ = ("cut", "times")
 
     def __init__(self) -> None:
         self.times: list[float] = []
+        self.cut = False
+
+    def enough(self) -> bool:
+        """Whether tasks are so short that no more of them should be stamped."""
+        self.cut = self.times[-1] - self.times[0] < _SHORT
+        return self.cut
+
+    def keep(self, most: int) -> None:
+        """Keep so many spans, those of the first tasks."""
+        self.cut = self.cut or len(self) > most
+        del self.times[most + 1 :]
 
     def __len__(self) -> int:
         return max(len(self.times) - 1, 0)
@@ -123,14 +144,14 @@ class Part(NamedTuple):
         By the number of the task.
     reads : callable
         Returns the keys of the tasks whose values a task read, given its number.
-    spans : iterable of Span
+    spans : Spans or Stamps
         In no order.
     """
 
     where: str
     keys: Sequence[Hashable] | Mapping[int, Hashable]
     reads: Callable[[int], Iterable[Hashable]]
-    spans: Iterable[Span]
+    spans: Spans | Stamps
 
 
 class Function(NamedTuple):

@@ -102,6 +102,8 @@ def _table(run: Run) -> list[tuple[str, ...]]:
     for row in found[:_ROWS]:
         times = map(duration, (row.total, row.mean, row.longest))
         rows.append((row.name, f"{row.tasks:,}", *times, size(row.nbytes) if row.nbytes else "", row.where))
+    if any(part.spans.cut for part in run.parts):
+        rows[0] = (f"function (of {sum(row.tasks for row in found):,} tasks)", *rows[0][1:])
     rest = found[_ROWS:]
     if rest:
         tasks, total = sum(row.tasks for row in rest), sum(row.total for row in rest)

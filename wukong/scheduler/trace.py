@@ -12,7 +12,7 @@ from wukong.plan.reading import Plan
 
 def alone(walk: Walk, stamps: Stamps) -> tuple[Part, ...]:
     """Return what the client ran alone."""
-    del stamps.times[KEPT + 1 :]
+    stamps.keep(KEPT)
     keys, inputs = walk.keys, walk.inputs
     if len(keys) > KEPT:
         keys, inputs = keys[:KEPT], inputs[:KEPT]

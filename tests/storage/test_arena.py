@@ -6,6 +6,7 @@ import pickle
 import random
 import resource
 import threading
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -88,8 +89,14 @@ def end_child(_, memory):
     os.wait()
 
 
-def names_in_dev_shm(*_):
-    return sorted(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else []
+def in_dev_shm(*_):
+    """What this process has open or mapped there."""
+    links = []
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            links.append(os.readlink(f"/proc/self/fd/{fd}"))
+    with open("/proc/self/maps") as lines:
+        return [text for text in (*links, *lines) if "/dev/shm" in text]
 
 
 def descriptors(*_):
@@ -346,28 +353,27 @@ def test_memory_of_dropped_blocks_goes_at_once_though_who_wrote_them_has_them_ma
     for _ in range(4):
         arena.take(holder, holder.run(seal_array, 1, 90 * MB))
     assert any("memfd:wukong" in line for line in holder.run(maps))
-    shared = _shmem()
-    arena._pool._drop(arena._pool._out(next(iter(arena._pool._free.values())), 0))
-    assert shared - _shmem() > 80 * MB
+    (block,) = arena._pool.blocks.values()
+    memory = os.dup(block.fd)
+    assert os.fstat(memory).st_blocks * 512 >= 90 * MB
+    arena._pool.shed()
+    assert os.fstat(memory).st_blocks == 0
+    os.close(memory)
     arena.take(holder, holder.run(seal_array, 1, 8 * MB))
     assert holder.run(maps) == []
     arena.close()
 
 
-def _shmem():
-    with open("/proc/meminfo") as lines:
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Shmem:"))
-
-
 def test_nothing_has_a_name_and_descriptors_are_as_many_as_before():
-    before = (names_in_dev_shm(), descriptors(), maps())
+    before = (in_dev_shm(), descriptors(), maps())
     arena = Arena(50 * MB)
     holders = attached(arena, 2)
     theirs = [holder.run(descriptors) for holder in holders]
     for i in range(20):
         holders[i % 2].run(put_array, str(i), i, (i + 1) * MB // 4)
         holders[1 - i % 2].run(keep, str(i))
-        assert (holders[0].run(names_in_dev_shm), names_in_dev_shm()) == (before[0], before[0])
+        assert holders[0].run(in_dev_shm) == []
+        assert in_dev_shm() == before[0]
     given = arena.give(arena.find("job", ["19"])[0])
     for holder in holders:
         holder.run(let_go)
@@ -377,7 +383,7 @@ def test_nothing_has_a_name_and_descriptors_are_as_many_as_before():
     assert [holder.run(maps) for holder in holders] == [[], []]
     arena.close()
     del given
-    assert (names_in_dev_shm(), descriptors(), maps()) == before
+    assert (in_dev_shm(), descriptors(), maps()) == before
 
 
 def test_finalisers_that_run_while_the_books_are_locked_do_not_wait_and_are_heard_afterwards(arena):

@@ -82,7 +82,7 @@ def job_on(rung: str, at: stores.Stores, name: str, plan: Any) -> Job:
 
 def work(url: str, pipe: Connection) -> None:
     """Be a worker: run executors on what comes from the queue; at an empty token, say what that took."""
-    link = stores.at(url, "").control.link
+    link = stores.shared_link(url)
     name, driver, tally, since = "", None, Tally(executors=0), link.counters
     pipe.send("ready")
     while True:
@@ -134,7 +134,7 @@ class Pool:
 
     def __enter__(self) -> Self:
         self._answers()
-        self._link = stores.at(self._url, "").control.link
+        self._link = stores.shared_link(self._url)
         return self
 
     def __exit__(

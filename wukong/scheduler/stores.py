@@ -79,7 +79,9 @@ def at(url: str, job: str) -> Stores:
     from wukong.storage.values.tiered import Tier, TieredValueStore
     from wukong.travel import check_travels
 
-    link, costs = _link(url)
+    shared, costs = _link(url)
+    # Of this job alone, whoever else uses the link meanwhile.
+    link = shared.view()
     control = RedisControlStore(link, _CLUSTER_SHARDS if isinstance(link, ClusterLink) else 1)
     values = TieredValueStore([Tier("redis", RedisValueStore(link, job), LIMIT)], costs)
     inline_limit = costs.inline_limit
@@ -124,6 +126,11 @@ def _shared(url: str, link: "Link") -> str:
     from wukong.storage.open import EmbeddedLink
 
     return link.server.url if isinstance(link, EmbeddedLink) else url
+
+
+def shared_link(url: str) -> "Link":
+    """Return the link that all jobs at `url` share in this process; it counts what all of them do."""
+    return _link(url)[0]
 
 
 _links: dict[str, "tuple[Link, Costs]"] = {}

@@ -14,7 +14,8 @@ import time
 import weakref
 from binascii import crc_hqx
 from collections.abc import Sequence
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 from wukong.errors import StoreError, StoreUnavailable
 from wukong.storage.address import Address
@@ -44,13 +45,12 @@ def slot_of(key: bytes) -> int:
 
 
 class _Thread(threading.local):
-    """What one thread has of a link: connections by node, and what they carried."""
+    """What one thread has of a link: connections by node, and what they have carried."""
 
-    def __init__(self, tallies: list[list[int]]) -> None:
+    def __init__(self) -> None:
         self.process = os.getpid()
         self.connections: dict[Node, Connection] = {}
         self.tally = [0, 0, 0]
-        tallies.append(self.tally)
 
 
 class Link:
@@ -69,14 +69,21 @@ class Link:
         self._timeout = timeout
         self._nodes = list(address.nodes)
         self._slots: dict[int, Node] = {}
-        self._tallies: list[list[int]] = []
-        self._thread = _Thread(self._tallies)
+        self._thread = _Thread()
+        #: Of the link and of this view of it, by thread; a new thread goes on with that of one which had its number.
+        self._tallies: tuple[dict[int, list[int]], ...] = ({},)
         self._open: weakref.WeakSet[Connection] = weakref.WeakSet()
 
     @property
     def counters(self) -> Counters:
-        """What all threads have sent and received."""
-        return Counters(*(sum(column) for column in zip(*self._tallies, strict=True)))
+        """What all threads have sent and received; of a view, through this view."""
+        return Counters(*map(sum, zip((0, 0, 0), *list(self._tallies[-1].values()), strict=True)))
+
+    def view(self) -> Self:
+        """Return the same link with counters of its own, which begin at zero."""
+        view = copy(self)
+        view._tallies = (*self._tallies, {})
+        return view
 
     def call(self, key: bytes, *arguments: Argument, patience: float = 0.0) -> Any:
         """Send one command whose keys all have the slot of `key`, and return its reply.
@@ -134,6 +141,7 @@ class Link:
                 connection = Connection(self.address, node, self._timeout, thread.tally)
                 thread.connections[node] = connection
                 self._open.add(connection)
+            before = tuple(thread.tally)
             try:
                 return connection.call(*commands, patience=patience)
             except ReplyError as error:
@@ -149,7 +157,16 @@ class Link:
                     raise
                 if isinstance(error, TimeoutError) or not again:
                     raise StoreUnavailable(f"the store {self.address} gave no answer: {error}") from error
+            finally:
+                self._count(before)
         raise AssertionError("unreachable")
+
+    def _count(self, before: tuple[int, ...]) -> None:
+        """Add what this thread's connections have carried since."""
+        for tallies in self._tallies:
+            tally = tallies.setdefault(threading.get_ident(), [0, 0, 0])
+            for i, (was, now) in enumerate(zip(before, self._thread.tally, strict=True)):
+                tally[i] += now - was
 
 
 class ClusterLink(Link):

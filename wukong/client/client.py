@@ -442,6 +442,12 @@ class Client:
         """Figures of the graph computed last, or None."""
         return self._latest
 
+    @property
+    def reasons(self) -> dict[str, str]:
+        """With ``granules="auto"``, where functions that were submitted run by now, and why."""
+        auto = self._engine.auto
+        return {} if auto is None else dict(auto.reasons)
+
     # --- the client itself --------------------------------------------------------------------------------------------
 
     @property

@@ -47,7 +47,8 @@ def _code(function: Any) -> Hashable:
     return code
 
 
-def _called(function: Any) -> str:
+def called(function: Any) -> str:
+    """Return how people call a function."""
     return str(getattr(function, "__qualname__", type(function).__qualname__))
 
 
@@ -145,7 +146,7 @@ class Sorting:
 
     def explained(self) -> dict[Hashable, str]:
         """Return the reasons, by the names of functions."""
-        return {", ".join(map(_called, self._functions(kind))): reason for kind, reason in self.reasons.items()}
+        return {", ".join(map(called, self._functions(kind))): reason for kind, reason in self.reasons.items()}
 
     def _lasts(self, kind: int) -> float | None:
         known: float | None = self._job.estimates.known().get(kind)

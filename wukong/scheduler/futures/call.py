@@ -70,6 +70,8 @@ class Call:
         What came of it, as an object of this process, and as what can leave it; one of them, or both.
     error : BaseException or None
         What it raised. Of a call that never ran because of another, that one's error.
+    kind : hashable or None
+        What stands for its function while it is not decided where that belongs.
     trace : traceback or None
         Where it was raised.
     cause : Call or None
@@ -88,6 +90,7 @@ class Call:
         "has_value",
         "inputs",
         "key",
+        "kind",
         "kwargs",
         "lane",
         "missing",
@@ -144,6 +147,7 @@ class Call:
         self.turn: Turn
         self.tag = 0.0
         self.lane: Any = None
+        self.kind: Any = None
 
     @property
     def done(self) -> bool:

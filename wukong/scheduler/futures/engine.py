@@ -11,6 +11,7 @@ from weakref import WeakSet, WeakValueDictionary
 
 from wukong.errors import ConfigError
 from wukong.executor.effects import Raised
+from wukong.scheduler.futures.auto import Auto
 from wukong.scheduler.futures.call import (
     CANCELLED,
     FAILED,
@@ -39,7 +40,7 @@ class Engine(Waiting):
     start : callable
         Starts a pack of processes.
     granules : str
-        Where calls run: ``threads`` or ``processes``.
+        Where calls run: ``threads``, ``processes``, or ``auto``.
 
     Attributes
     ----------
@@ -53,6 +54,8 @@ class Engine(Waiting):
         Where calls run in this process, and where whole graphs do, which have workers of their own.
     processes : Processes
         Where they run in others.
+    auto : Auto or None
+        Decides which of them.
     """
 
     def __init__(self, workers: int, start: "Callable[[], Pack] | None" = None, granules: str = "threads") -> None:
@@ -64,7 +67,8 @@ class Engine(Waiting):
         self.threads = Lane(self, workers, "wukong-call")
         self.jobs = Lane(self, max(workers, 4), "wukong-job")
         self.processes = Processes(self, start or _no_pack)
-        self._usual: Any = self.processes if granules == "processes" else self.threads
+        self.auto = Auto(self) if granules == "auto" else None
+        self._usual: Any = self.auto or (self.processes if granules == "processes" else self.threads)
         _engines.add(self)
 
     # --- in -----------------------------------------------------------------------------------------------------------
@@ -123,6 +127,8 @@ class Engine(Waiting):
         outer = here.call
         here.call = call
         here.depth += 1
+        watched = self.auto if call.kind is not None else None
+        before = None if watched is None else watched.began(call)
         try:
             started, call.started = call.started, None
             if started is not None and not started():
@@ -141,6 +147,8 @@ class Engine(Waiting):
         finally:
             here.call = outer
             here.depth -= 1
+            if watched is not None:
+                watched.ended(before)
 
     def finished(self, call: Call, value: Any = None, sealed: Any = None) -> None:
         """Note that a call is through and gave this value, or, if `sealed` is not None, what can be opened to it."""
@@ -202,6 +210,8 @@ class Engine(Waiting):
         if state != FAILED:
             call.forget()
         self.undone.discard(call)
+        if call.kind is not None and self.auto is not None:
+            self.auto.gone(call)
         done.append(call)
 
     def _spread(self, done: list[Call]) -> None:
@@ -266,6 +276,8 @@ class Engine(Waiting):
 
     def _tell(self, done: list[Call]) -> None:
         """Hand over calls to processes, and call the callbacks of calls that are done. No lock is held."""
+        if self.auto is not None:
+            self.auto.begin()
         self.processes.begin()
         for call in done:
             callbacks, call.callbacks = call.callbacks, []
@@ -288,6 +300,8 @@ class Engine(Waiting):
                 return
             self.closed = why
             self.threads.close()
+            if self.auto is not None:
+                self.auto.close()
             self.jobs.close()
             undone = list(self.undone)
         self.cancel(undone)

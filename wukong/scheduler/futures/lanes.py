@@ -6,6 +6,7 @@ those served now. So a call that comes after a thousand others of another group 
 """
 
 import threading
+from collections.abc import Iterator
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,8 @@ class Ticks:
 class Queue:
     """Calls that are ready, the next one to run first. The engine's lock guards it."""
 
-    def __init__(self) -> None:
+    def __init__(self, lane: "Lane") -> None:
+        self._lane = lane
         self._heap: list[tuple[float, float, int, Call]] = []
         self._ticks = Ticks()
 
@@ -59,20 +61,26 @@ class Queue:
         heappush(self._heap, (-call.priority, call.tag, call.number, call))
 
     def pop(self) -> Call | None:
-        """Take the next call; those that are no longer ready are passed over."""
+        """Take the next call; those that are no longer ready, or went to another lane, are passed over."""
         heap = self._heap
         while heap:
             call = heappop(heap)[-1]
-            if call.state == READY:
+            if self._has(call):
                 self._ticks.served(call)
                 return call
         return None
 
     def __bool__(self) -> bool:
         heap = self._heap
-        while heap and heap[0][-1].state != READY:
+        while heap and not self._has(heap[0][-1]):
             heappop(heap)
         return bool(heap)
+
+    def __iter__(self) -> Iterator[Call]:
+        return (entry[-1] for entry in sorted(self._heap) if self._has(entry[-1]))
+
+    def _has(self, call: Call) -> bool:
+        return call.state == READY and call.lane is self._lane
 
 
 class Lane:
@@ -101,7 +109,7 @@ class Lane:
         self.working = 0
         self._engine = engine
         self._name = name
-        self._queue = Queue()
+        self._queue = Queue(self)
         self._spare = 0  # threads that are on their way here, or wait here, for a call
         self._called = threading.Condition(engine.lock)
         self._closed = False
@@ -128,6 +136,10 @@ class Lane:
         """Take a call back; return whether nobody had begun it. The lock must be held."""
         # In the queue it is passed over.
         return call.state == READY
+
+    def take_out(self, kind: Any) -> list[Call]:
+        """Return the calls of a kind that wait; each has to be given another lane. The lock must be held."""
+        return list(dict.fromkeys(call for call in self._queue if call.kind == kind))
 
     def leave(self) -> None:
         """Note that a call that runs begins to wait for others, or has ended. The lock must be held."""

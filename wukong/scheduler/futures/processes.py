@@ -10,7 +10,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from wukong import serialize
-from wukong.errors import ClientClosed
+from wukong.errors import CannotTravel, ClientClosed
 from wukong.scheduler.futures.call import READY, Call, fill
 from wukong.scheduler.futures.lanes import Ticks, here
 from wukong.travel import check_travels
@@ -93,9 +93,17 @@ class Processes:
                 return
             try:
                 self._hand_over(call)
+            except CannotTravel as error:
+                if self._engine.auto is not None:
+                    self._engine.auto.stay(call)
+                else:
+                    self._fail(call, error)
             except BaseException as error:
-                call.retries = 0
-                self._engine.failed(call, error)
+                self._fail(call, error)
+
+    def _fail(self, call: Call, error: BaseException) -> None:
+        call.retries = 0
+        self._engine.failed(call, error)
 
     def pack(self) -> "Pack":
         """Return the pack."""

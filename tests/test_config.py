@@ -62,3 +62,15 @@ def test_a_refused_store_does_not_show_its_password():
     with pytest.raises(ConfigError) as error:
         config.resolve({"store": "mongo://user:secret@host"})
     assert "secret" not in str(error.value)
+
+
+def test_progress_is_a_truth_value_and_in_the_environment_a_word_for_one(monkeypatch):
+    monkeypatch.setenv("WUKONG_PROGRESS", "1")
+    assert config.resolve({}).progress is True
+    monkeypatch.setenv("WUKONG_PROGRESS", "False")
+    assert config.resolve({}).progress is False
+    monkeypatch.setenv("WUKONG_PROGRESS", "maybe")
+    with pytest.raises(ConfigError, match=r"WUKONG_PROGRESS sets progress='maybe'.*1 or 0"):
+        config.resolve({})
+    with pytest.raises(ConfigError, match="True or False"):
+        config.resolve({"progress": 1})

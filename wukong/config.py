@@ -30,12 +30,15 @@ class Options:
         How many run at once; None for Dask's ``num_workers``, or else as many as there are processors.
     store : str or None
         None keeps everything in the process; ``embedded`` starts a private server; else a URL of `STORE_SCHEMES`.
+    progress : bool
+        Whether a bar on the terminal, or in the notebook, shows how far a compute of more than a second is.
     """
 
     platform: str = "local"
     granules: str = "auto"
     workers: int | None = None
     store: str | None = None
+    progress: bool = False
 
 
 NAMES: Final = tuple(field.name for field in fields(Options))
@@ -113,7 +116,9 @@ def _from_environment() -> dict[str, Any]:
         variable = "WUKONG_" + name.upper()
         text = os.environ.get(variable)
         if text:
-            value = int(text) if name == "workers" and text.isdecimal() else text
+            value: Any = int(text) if name == "workers" and text.isdecimal() else text
+            if name == "progress":
+                value = {"1": True, "true": True, "0": False, "false": False}.get(text.lower(), text)
             _check(name, value, f"the environment variable {variable}")
             found[name] = value
     return found
@@ -130,6 +135,8 @@ def _check(name: str, value: Any, where: str) -> None:
     elif name == "store":
         good = value is None or value == "embedded" or (isinstance(value, str) and value.startswith(STORE_SCHEMES))
         allowed = "None, embedded, or a URL that starts with " + " ".join(STORE_SCHEMES)
+    elif name == "progress":
+        good, allowed = type(value) is bool, "True or False (in the environment 1 or 0)"
     else:
         raise ConfigError(f"{where} sets {name!r}, which is no option; options are {', '.join(NAMES)}")
     if not good:

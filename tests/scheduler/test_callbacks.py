@@ -1,5 +1,6 @@
 import io
 from contextlib import suppress
+from types import SimpleNamespace
 
 import dask
 import pytest
@@ -120,3 +121,58 @@ def test_aliases_that_no_executor_runs_are_told_before_what_reads_them():
     told = [event[1] for event in recorder.told if event[0] == "posttask"]
     assert told == ["a", "b", "c", "d", "e", "f"]
     assert recorder.told[-1][:2] == ("finish", False)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """A terminal on which Dask's bar shows also what is over at once."""
+    monkeypatch.setattr("dask.diagnostics.ProgressBar", lambda out, **_: ProgressBar(out=out))
+    out = Terminal()
+    # Not the real one, which pytest replaces between a fixture and its test.
+    monkeypatch.setattr("wukong.scheduler.dask.callbacks.sys", SimpleNamespace(stderr=out, modules={}))
+    return out
+
+
+@pytest.mark.parametrize("granules", ["inline", "threads"])
+def test_a_bar_is_shown_where_it_is_asked_for(terminal, granules):
+    wukong.get(GRAPH, "c", granules=granules)
+    assert terminal.getvalue() == ""
+    assert wukong.get(GRAPH, "c", granules=granules, progress=True) == 3
+    assert "100% Completed" in terminal.getvalue()
+
+
+def test_other_callbacks_are_told_beside_the_bar(terminal):  # noqa: ARG001
+    with Recorder() as recorder:
+        wukong.get(GRAPH, "c", progress=True)
+    assert recorder.told == told_by(wukong.get, GRAPH, "c")
+    given = Recorder()
+    wukong.get(GRAPH, "c", progress=True, callbacks=given)
+    assert given.told == recorder.told
+
+
+def test_a_compute_in_a_task_shows_no_bar_of_its_own(terminal):
+    def nested(x):
+        return wukong.get({"y": (add, x, 1)}, "y", progress=True)
+
+    assert wukong.get({"x": (nested, 1)}, "x", progress=True) == 2
+    assert terminal.getvalue().count("100% Completed") == 1
+
+
+def test_a_bar_is_shown_again_after_a_run_that_failed(terminal):
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            wukong.get({"x": (lambda: 1 / 0,)}, "x", progress=True)
+    assert wukong.get(GRAPH, "c", progress=True) == 3
+    assert terminal.getvalue().count("100% Completed") == 1
+
+
+def test_where_nobody_sees_it_no_bar_is_shown(monkeypatch):
+    out = io.StringIO()
+    monkeypatch.setattr("sys.stderr", out)
+    assert wukong.get(GRAPH, "c", progress=True) == 3
+    assert out.getvalue() == ""

@@ -9,6 +9,7 @@ a store               compiled, published and launched, every value and edge thr
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from threading import local
 from time import perf_counter
 from typing import Any
@@ -23,7 +24,7 @@ from wukong.platforms.local.packs import in_worker, pack_of
 from wukong.platforms.local.processors import workers_here
 from wukong.scheduler.company import Packs
 from wukong.scheduler.compiled import Compiled
-from wukong.scheduler.dask.callbacks import active, telling
+from wukong.scheduler.dask.callbacks import active, progress, telling
 from wukong.scheduler.dask.graphs import arrange, flatten, merge, refuse_lost_writes, refuse_unshared, trace
 from wukong.scheduler.dask.nodes import evaluate
 from wukong.scheduler.relay import Lookout, Relay
@@ -73,6 +74,10 @@ def run(
     BaseException
         What a task raised.
     """
+    if options.progress:
+        with progress(callbacks) as told_too:
+            bare = replace(options, progress=False)
+            return run(graph, keys, bare, cache=cache, callbacks=told_too, packs=packs)
     began = perf_counter()
     values = dict(cache or dask_config.get("cache", None) or ())
     nodes = merge(graph)

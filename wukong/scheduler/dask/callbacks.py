@@ -3,9 +3,10 @@
 They get the `state` dictionary that Dask's local scheduler keeps; it is kept with that scheduler's own functions.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import get_ident
+from threading import Lock, get_ident
 from typing import Any
 
 from dask._task_spec import convert_legacy_graph
@@ -19,6 +20,28 @@ from wukong.scheduler.dask.graphs import Graph
 def active(callbacks: Any) -> bool:
     """Return whether any callback wants to know of a run: of those given with the call, else of those registered."""
     return bool(Callback.active if callbacks is None else callbacks)
+
+
+_one_bar = Lock()
+
+
+@contextmanager
+def progress(callbacks: Any) -> Iterator[Any]:
+    """Return callbacks with Dask's progress bar among them, where somebody sees it: on a terminal, or in a notebook.
+
+    Computes inside of tasks and in other threads have none meanwhile. What takes no second shows nothing.
+    """
+    seen = sys.stderr is not None and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+    if not seen or not _one_bar.acquire(blocking=False):
+        yield callbacks
+        return
+    try:
+        from dask.diagnostics import ProgressBar
+
+        bar = ProgressBar(minimum=1.0, out=sys.stderr)
+        yield [*(Callback.active if callbacks is None else _listed(callbacks)), bar]
+    finally:
+        _one_bar.release()
 
 
 class Told:
@@ -109,11 +132,7 @@ def telling(callbacks: Any, graph: Graph) -> Iterator[Told]:
     graph : dict
         The run's graph. `Told.graph` is the one to run, which callbacks may have changed.
     """
-    if isinstance(callbacks, Callback) or (
-        isinstance(callbacks, tuple) and not isinstance(callbacks[0], tuple | Callback)
-    ):
-        callbacks = [callbacks]
-    with local_callbacks(callbacks) as found:
+    with local_callbacks(None if callbacks is None else _listed(callbacks)) as found:
         told = Told([normalize_callback(callback) for callback in found], convert_legacy_graph(graph))
         failed = True
         try:
@@ -122,3 +141,12 @@ def telling(callbacks: Any, graph: Graph) -> Iterator[Told]:
             failed = False
         finally:
             told.finish(failed)
+
+
+def _listed(callbacks: Any) -> Any:
+    """Return several callbacks, also where one was given."""
+    if isinstance(callbacks, Callback) or (
+        isinstance(callbacks, tuple) and not isinstance(callbacks[0], tuple | Callback)
+    ):
+        return [callbacks]
+    return callbacks

@@ -42,6 +42,13 @@ def test_dask_computes_with_an_open_client_and_no_longer_with_a_closed_one():
     assert delayed(inc)(1).compute() == 2
 
 
+def test_the_functions_of_the_package_compute_with_the_current_client(client):
+    assert wukong.compute(delayed(operator.add)(client.submit(int, "2"), 3)) == (5,)
+    assert wukong.compute(delayed(operator.add)(client.submit(int, "2"), 3), granules="inline") == (5,)
+    (kept,) = wukong.persist(delayed(inc)(1))
+    assert wukong.compute(delayed(inc)(kept)) == (3,)
+
+
 def test_clients_may_be_nested_and_closed_in_any_order():
     with dask.config.set({"dataframe.shuffle.method": "disk"}):
         one = wukong.Client(workers=1)
@@ -204,12 +211,16 @@ def test_what_failed_is_run_again_here(client):
         client.recreate_error_locally(future)
     assert ran_in[-1] == (threading.get_ident(), 7)
     made = []
-    source = delayed(lambda: made.append(1) or 3)()
-    future = client.compute(delayed(str)(delayed(bad)(delayed(inc)(source))))
+    source = delayed(lambda: made.append("source") or 3)()
+    other = delayed(lambda: made.append("other"))()
+    future = client.compute(delayed(str)([other, delayed(bad)(delayed(inc)(source))]))
     assert type(future.exception()) is ArithmeticError
+    made.clear()
     with pytest.raises(ArithmeticError):
         client.recreate_error_locally(future)
     assert ran_in[-1] == (threading.get_ident(), 4)
+    # Only what it needs is computed for it.
+    assert made == ["source"]
     with pytest.raises(ConfigError, match="finished"):
         client.recreate_error_locally(client.submit(int))
 

@@ -112,11 +112,15 @@ def _is_raw(arg: Any) -> bool:
 
 
 def _scheduler(options: dict[str, Any]) -> Any:
-    """Take our options out of those given, and return `get` with them."""
+    """Take our options out of those given, and return `get` with them; that of the current client, if there is one."""
     config.refuse_misspelled(options)
     ours = {name: options.pop(name) for name in config.NAMES if name in options}
     config.resolve(ours)
-    return partial(get, **ours) if ours else get
+    # Imported by whoever makes a client.
+    current = sys.modules.get("wukong.client.current")
+    client = None if current is None else current.current()
+    mine = get if client is None else client.get
+    return partial(mine, **ours) if ours else mine
 
 
 def last_run() -> Run | None:

@@ -129,10 +129,11 @@ def walk(
 
 
 def explain(error: BaseException, tasks: Walk, key: Key) -> None:
-    """Add a note to the error of a task: its key, and the way from it to what was wanted."""
+    """Add to the error of a task its key, as `wukong_task`, and a note: the key, and the way to what was wanted."""
     note = f"wukong: task {key!r} failed" + _way(tasks, key)
     # Some errors can take no note: those of a frozen dataclass, for one.
     with contextlib.suppress(Exception):
+        vars(error)["wukong_task"] = key
         if note not in getattr(error, "__notes__", ()):
             error.add_note(note)
 

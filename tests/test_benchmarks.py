@@ -84,14 +84,16 @@ def test_every_contestant_calls_a_function_and_is_gone_afterwards() -> None:
 def test_other_rows_are_run_by_those_who_can(name: str) -> None:
     row = ROWS[name]
     names = [who for who in ("wukong", "dask sync", "pool", "socket") if hasattr(CONTESTANTS[who], row.way)]
+    names += ["lithops"] * (name == "at once")
     assert len(names) > 1
     figures = race.race(row, row.tiny, names, 1, 60.0, 2)
     assert {each.failed for each in figures.values()} == {None}
 
 
 def test_slow_contestants_make_fewer_rounds() -> None:
-    figures = race.race(TRIVIAL, TRIVIAL.tiny, ["dask sync"], 5, 0.0, 1)
-    assert len(figures["dask sync"].warm) == 1
+    figures = race.race(TRIVIAL, TRIVIAL.tiny, ["dask sync", "distributed"], 5, 0.0, 1)
+    # The fastest makes three calls, however little time there is.
+    assert [len(each.warm) for each in figures.values()] == [3, 1]
 
 
 @pytest.fixture
@@ -121,6 +123,21 @@ def test_a_contestant_that_dies_is_out_and_its_workers_are_ended(entry: Entry) -
         entry.call()
     entry.end()
     assert [worker for worker in workers if worker.is_running()] == []
+
+
+def test_a_contestant_that_does_not_stop_is_ended_with_all_it_has(
+    entry: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry.call()
+    host = psutil.Process(entry._process.pid)
+    workers = host.children(recursive=True)
+    host.suspend()
+    monkeypatch.setattr(race, "END", 0.5)
+    with pytest.raises(Failed, match="gave no answer"):
+        entry.answer(0.1)
+    entry.end()
+    assert entry.figures.failed == "did not stop within 0 s"
+    assert [process for process in (host, *workers) if process.is_running()] == []
 
 
 def test_goals_are_held_against_the_best_peer_and_its_spread() -> None:

@@ -5,6 +5,7 @@ python -m benchmarks.peers [--rows tree,spins] [--contestants wukong,ray] [--rou
 
 import argparse
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,24 @@ from benchmarks.peers.contestants import CONTESTANTS
 from benchmarks.peers.plot import plot
 from benchmarks.peers.race import race
 from benchmarks.peers.report import judge, machine, means, summary, table
-from benchmarks.peers.rows import ROWS
+from benchmarks.peers.rows import QUICK, ROWS
 
 
 def main() -> int:
     """Run; return 1 if wukong failed in some row."""
     options = _options()
     which = "quick" if options.quick else options.size
-    rounds = options.rounds or (3 if which == "quick" else 7)
+    rounds = options.rounds or (2 if which == "quick" else 7)
+    budget = options.budget or (1.5 if which == "quick" else 4.0)
+    # Ended so, it still ends everybody else.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     here = machine()
     cores = here["cores"]
     found: list[dict[str, Any]] = []
-    for name in options.rows:
+    for name in options.rows or (QUICK if options.quick else ROWS):
         row = ROWS[name]
         names = [who for who in options.contestants if hasattr(CONTESTANTS[who], row.way)]
-        figures = race(row, row.size(which), names, rounds, options.budget, cores, _tell)
+        figures = race(row, row.size(which), names, rounds, budget, cores, _tell)
         found.append(judge(row, row.size(which), figures, cores))
         _tell("")
         print(table(found[-1]), flush=True)
@@ -52,11 +56,11 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.peers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", type=names(ROWS), default=list(ROWS), help="names, separated by commas")
+    parser.add_argument("--rows", type=names(ROWS), help="names, separated by commas")
     parser.add_argument("--contestants", type=names(CONTESTANTS), default=list(CONTESTANTS), help="names, too")
-    parser.add_argument("--rounds", type=int, help="most warm calls of each (7, quick 3)")
-    parser.add_argument("--budget", type=float, default=6.0, help="seconds after which a slow one makes no more calls")
-    parser.add_argument("--quick", action="store_true", help="smaller, and fewer rounds")
+    parser.add_argument("--rounds", type=int, help="most warm calls of each (7, quick 2)")
+    parser.add_argument("--budget", type=float, help="seconds for the warm calls of each (4, quick 1.5)")
+    parser.add_argument("--quick", action="store_true", help="smaller, fewer rows and rounds")
     parser.add_argument("--size", choices=("full", "quick", "tiny"), default="full", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=Path("out/bench"))
     return parser.parse_args()

@@ -30,7 +30,10 @@ def serve(connection: Connection) -> None:
         connection.send(row.truth(*size))
         return
     contestant = CONTESTANTS[who](workers, scratch)
-    made = row.make(*size)
+    made, sampled = row.make(*size), contestant.sampled.get(row.way, 1)
+    if sampled > 1:
+        function, arguments = made
+        made = function, arguments[::sampled]
     work = getattr(contestant, row.way)
     connection.send("ready")
     started = False

@@ -24,12 +24,22 @@ _PACKAGES = ("wukong", "dask", "distributed", "ray", "lithops", "numpy", "pandas
 def judge(row: Row, size: tuple[Any, ...], figures: Mapping[str, Figures], cores: int) -> Found:
     """Return what there is to say of one row: every sample, the best peer, ratios, and which goals were missed."""
     warm = {name: median(each.warm) for name, each in figures.items() if each.warm and not each.failed}
-    peers = {name: seconds for name, seconds in warm.items() if CONTESTANTS[name].peer}
+    peers = {
+        name: seconds
+        for name, seconds in warm.items()
+        if CONTESTANTS[name].peer and row.way not in CONTESTANTS[name].sampled
+    }
     found: Found = {
         "row": row.name,
         "about": row.about.format(*size),
         "contestants": {
-            name: {"first": each.first, "warm": each.warm, "failed": each.failed} for name, each in figures.items()
+            name: {
+                "first": each.first,
+                "warm": each.warm,
+                "failed": each.failed,
+                "sampled": CONTESTANTS[name].sampled.get(row.way, 1),
+            }
+            for name, each in figures.items()
         },
         "medians": warm,
         "goal": row.goal,
@@ -80,7 +90,8 @@ def table(row: Found) -> str:
             spread = f"{seconds(min(each['warm']))} .. {seconds(max(each['warm']))}"
             ratio = f"{row['medians'][name] / best:12.2f}" if best else ""
             line += f"{seconds(row['medians'][name]):>10}   {spread:22}{len(each['warm']):5}{ratio}"
-        lines.append(line)
+        sampled = f"  only one call in {each['sampled']}" if each["sampled"] > 1 else ""
+        lines.append(line + sampled)
     return "\n".join(lines)
 
 

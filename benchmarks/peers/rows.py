@@ -15,6 +15,10 @@ MEANS = {"best peer": 0.5, "distributed": 0.12}
 MS = 25_000
 
 
+#: One row of each sort, for a quick look: starting everybody takes longer than any of them.
+QUICK = ("tree", "chain", "gemm", "tsqr", "tree in Python", "spins", "mixed", "word count", "one by one", "at once")
+
+
 @dataclass(frozen=True, slots=True)
 class Limit:
     """A further goal of a row: at most `factor` of what another contestant takes, or of that over the processors."""
@@ -72,7 +76,7 @@ def _row(name: str, about: str, *sizes: tuple[Any, ...], **more: Any) -> Row:
 
 def _long_tree(name: str, about: str, task: Callable[..., int], work: float, short: float) -> Row:
     make, truth = partial(graphs.long_tree, task), partial(graphs.long_tree_truth, task)
-    return Row(name, about, make, truth, (work, 512), (work, 64), (short, 4))
+    return Row(name, about, make, truth, (work, 512), (work, 32), (short, 4))
 
 
 def _no_ops(name: str, about: str, way: str, **more: Any) -> Row:
@@ -85,7 +89,7 @@ ROWS = {
         _row("tree", "tree of adds, {} leaves", (8192,), (1024,), (8,), goal=0.2),
         _row("fan", "one source, {} readers, one sum", (10_000,), (1000,), (10,), goal=0.2),
         _row("diamonds", "{} wide, {} deep, two inputs each", (100, 50), (100, 10), (4, 3), goal=0.2),
-        _row("chain", "chain of {} adds", (5000,), (1000,), (10,), goal=0.25),
+        _row("chain", "chain of {} adds", (5000,), (300,), (10,), goal=0.25),
         _row("gemm", "x @ y, side {}, chunks of {}", (3072, 768), (1024, 256), (32, 16)),
         _row("tsqr", "R of {} x {}, blocks of {}", (500_000, 64, 25_000), (100_000, 64, 10_000), (64, 4, 16)),
         _row("svd", "SVD of {} x {}, blocks of {}", (200_000, 100, 10_000), (50_000, 50, 5000), (64, 4, 16)),
@@ -98,7 +102,7 @@ ROWS = {
             "spins",
             "{1} calls of {0} turns",
             (20 * MS, 64),
-            (20 * MS, 16),
+            (10 * MS, 16),
             (100, 4),
             way="map",
             limits=(Limit(1.10, "dask sync", per_core=True),),

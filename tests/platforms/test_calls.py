@@ -11,6 +11,7 @@ import time
 import traceback
 
 import numpy as np
+import numpy.random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -178,6 +179,19 @@ def test_a_worker_that_dies_costs_only_what_it_ran(started, end):
     assert [other.get() for other in others] == 2 * list(range(1, 21))
 
 
+def test_what_a_worker_has_started_ends_with_it(tmp_path):
+    def dies_first():
+        program = subprocess.Popen(["sleep", "1000"])
+        (tmp_path / "pid").write_text(str(program.pid))
+        os._exit(1)
+
+    with Started(1) as started:
+        with pytest.raises(WorkerLost):
+            started.run(dies_first)
+        program = int((tmp_path / "pid").read_text())
+        until(lambda: not is_alive(program), "the end of the program")
+
+
 def test_calls_that_were_not_begun_when_their_worker_died_run_elsewhere_and_only_once(tmp_path):
     def note(i):
         with open(tmp_path / "notes", "a") as notes:
@@ -268,6 +282,8 @@ def test_random_numbers_differ_between_workers(tmp_path):
             time.sleep(0.002)
         return os.getpid(), random.random(), float(np.random.random())
 
+    # So that the keeper has it, and with it one state for all.
+    assert "numpy.random" in sys.modules
     with Started(2) as started:
         drawn = [outcome.get() for outcome in [started.submit(draw, 2) for _ in range(2)]]
     assert len({pid for pid, _, _ in drawn}) == 2

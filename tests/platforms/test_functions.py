@@ -84,6 +84,8 @@ def test_changes_are_seen():
     assert called(kept.pack(f), 1) == 8
     f.__code__ = made("def f(x): return -x")[0].__code__
     assert called(kept.pack(f), 1) == -1
+    f.__code__ = made("def f(x): return -2 * x")[0].__code__
+    assert called(kept.pack(f), 1) == -2
     f.offset = 1
     f.__code__ = made("def f(x): return f.offset")[0].__code__
     assert called(kept.pack(f), 1) == 1

@@ -210,6 +210,8 @@ def test_a_fork_of_the_client_is_told_to_make_its_own_and_keeps_nothing_alive():
         said = ours.recv(10_000).decode()
         assert started.run(len, "abc") == 3
         started.pack.close()
+        # It was told by the end of its socket, and not killed.
+        assert started.pack._process.returncode == 0
         until(lambda: not any(map(is_alive, pids)), "the end of the workers, with a fork of the client alive")
         ours.send(b"x")
         os.waitpid(child, 0)

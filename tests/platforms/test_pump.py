@@ -94,6 +94,11 @@ def test_the_background_thread_reads_again_after_somebody_has_waited(pump, line)
     assert pump.wait(lambda: line.came == 1, PATIENCE)
     line.send()
     until(lambda: line.came == 2)
+    # Of one that waits for long it keeps clear.
+    assert not pump.wait(lambda: False, 10 * GRACE)
+    assert pump._parked or pump._reader is None
+    line.send()
+    until(lambda: line.came == 3)
 
 
 def test_a_thread_that_waits_while_another_reads_is_woken_by_it(pump, line):

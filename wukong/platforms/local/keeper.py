@@ -31,6 +31,7 @@ WELL_KNOWN: Final = (
     "dask.dataframe",
     "numba",
     "numpy",
+    "numpy.random",
     "pandas",
     "pyarrow",
     "scipy",

@@ -16,7 +16,7 @@ _METHODS: Final = frozenset(
     )
 )
 #: Names that have no other meaning: wherever they stand in the code, something is written into.
-_WRITERS: Final = frozenset(
+WRITERS: Final = frozenset(
     (
         *("__setitem__", "__delitem__", "byteswap", "copyto", "delitem", "fill", "fill_diagonal", "heapify", "heappop"),
         *("heappush", "heappushpop", "heapreplace", "insort", "insort_left", "insort_right", "itemset", "put"),
@@ -113,7 +113,7 @@ def _read(code: CodeType) -> Reading:
     for name in ("globals", "exec"):
         if name in names:
             reason = reason or f"might write globals by `{name}`"
-    writes = stores or (aliases and augments) or not _WRITERS.isdisjoint(attributes | names.keys())
+    writes = stores or (aliases and augments) or not WRITERS.isdisjoint(attributes | names.keys())
     return Reading(
         reason, tuple(names), frozenset(attributes), frozenset(assigned), frozenset(assigned | changed), writes
     )

@@ -7,11 +7,12 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import dask
 import numpy as np
 import pytest
+from dask._task_spec import Task
 from dask.callbacks import Callback
 
 import wukong
@@ -21,6 +22,7 @@ from wukong.errors import CannotTravel, UnsupportedGraph, WorkerLost
 from wukong.platforms.local.packs import pack_of
 from wukong.platforms.local.processors import workers_here
 from wukong.scheduler import adaptive, company
+from wukong.scheduler.dask.lower import lower
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -169,8 +171,9 @@ def test_the_error_of_a_task_comes_with_its_type_its_traceback_and_its_key() -> 
 
 
 def test_a_worker_that_dies_fails_the_job_with_the_evidence_and_not_the_next() -> None:
-    with pytest.raises(WorkerLost, match="SIGKILL"):
+    with pytest.raises(WorkerLost, match="SIGKILL") as caught:
         get({"a": (lambda: os.kill(os.getpid(), signal.SIGKILL),)}, "a")
+    assert "started on 'a'" in caught.value.__notes__[0]
     assert get({"a": (int, 3)}, "a") == 3
 
 
@@ -285,3 +288,28 @@ def test_large_values_of_threads_move_into_shared_memory_when_a_process_asks() -
         assert process != os.getpid()
         assert total == 4_999_950_000
     np.testing.assert_array_equal(found[2], np.arange(100_000))
+
+
+def test_functions_that_others_are_given_to_call_tell_kinds_apart() -> None:
+    def calls(function: Any, x: int) -> Any:
+        return function(x)
+
+    one, other = (lambda x: x), (lambda x: -x)
+    graph = {f"a{i}": Task(f"a{i}", calls, one, i) for i in range(3)}
+    graph.update({f"b{i}": Task(f"b{i}", calls, other, i) for i in range(3)})
+    plan = lower(graph, list(graph))
+    kinds = {plan.key(task)[0]: plan.kind(task) for task in plan.requested}
+    assert len({plan.kind(task) for task in plan.requested}) == 2
+    sorting = adaptive.Sorting(plan, Mock(), Mock(), 2, bool, print)
+    assert [set(sorting._functions(kinds[letter])) for letter in "ab"] == [{calls, one}, {calls, other}]
+
+
+@pytest.mark.parametrize("granules", ["processes", "threads"])
+def test_a_task_that_changes_a_container_of_the_client_is_refused_only_where_that_would_be_lost(granules: str) -> None:
+    found: list[int] = []
+    if granules == "threads":
+        wukong.get({"a": (found.append, 1)}, "a", granules=granules, workers=2)
+        assert found == [1]
+    else:
+        with pytest.raises(UnsupportedGraph, match="changes a list of the client's"):
+            get({"a": (found.append, 1)}, "a")

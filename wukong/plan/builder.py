@@ -51,6 +51,7 @@ class PlanBuilder:
         self._function_of: dict[Any, int] = {}
         self._literal_of: dict[Any, int] = {}
         self._call_of: dict[tuple[int, int], int] = {}
+        self._calling_of: dict[tuple[int, tuple[int, ...]], int] = {}
         self._keys: list[Hashable] = []
         self._program: Ints = array("i")
         self._start: Ints = array("i")
@@ -202,6 +203,7 @@ class PlanBuilder:
         keys, program, start, stop, rows = self._keys, self._program, self._start, self._stop, self._rows
         number: Ints = array("i", b"\xff" * (4 * len(keys)))
         fused: dict[Any, int] = {}
+        passed = frozenset(~i for i, v in enumerate(self.literals) if callable(v) and not isinstance(v, type))
         columns.flags = flags = bytearray(len(order))
         columns.keys = [keys[task] for task in order]
         out_rows, row_start = columns.rows, columns.row_start
@@ -221,6 +223,8 @@ class PlanBuilder:
             elif code == _GIVEN:
                 flags[t] |= GIVEN
                 code = self.program((), 1)
+            if passed and not passed.isdisjoint(row):
+                code = self._calling(code, tuple([r for r in row if r in passed]), columns)
             columns.program.append(code)
             out_rows.extend([number[r] if r >= 0 else r for r in row])
             row_start.append(len(out_rows))
@@ -232,6 +236,15 @@ class PlanBuilder:
         columns.programs, columns.functions, columns.literals = self.programs, self.functions, self.literals
         columns.kinds = range(len(self.programs))
         return Plan(columns, [number[task] for task in requested])
+
+    def _calling(self, code: int, passed: tuple[int, ...], columns: Columns) -> int:
+        """Return the number of a program that is given these functions to call: what it does depends on them."""
+        number = self._calling_of.get((code, passed))
+        if number is None:
+            number = self._calling_of[code, passed] = len(self.programs)
+            self.programs.append(self.programs[code])
+            columns.passed[number] = passed
+        return number
 
     def _fuse(self, chain: list[int], fused: dict[Any, int]) -> tuple[int, list[int]]:
         """Return the program and the operand row of a chain of tasks, each an input of the next."""

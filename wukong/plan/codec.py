@@ -203,10 +203,11 @@ class _Encoder:
                 if at == len(packed):
                     packed.append(entry)
                 calls.append((at, args, kwnames, member))
-            local[number] = programs.setdefault((tuple(calls), program.slots), len(programs))
+            name = tuple(calls), program.slots, self.columns.passed.get(number)
+            local[number] = programs.setdefault(name, len(programs))
             if len(kinds) < len(programs):
                 kinds.append(self.columns.kinds[number])
-        return list(programs), kinds, packed, array("i", map(local.__getitem__, column))
+        return [name[:2] for name in programs], kinds, packed, array("i", map(local.__getitem__, column))
 
     def _rows(self, rows: Ints) -> tuple[list[Any], list[Packed], Ints]:
         """Return the scalars and the other literals of a segment in order of use, and the rows that count them."""

@@ -52,6 +52,8 @@ class Columns:
         The tables that `program`, calls and `rows` point into.
     kinds : sequence of int, length len(programs)
         A number for each program that holds beyond this range.
+    passed : dict of int to tuple of int
+        For programs that are given functions to call: these literals, as operands. Only of a plan that is whole.
     pending : dict of int to str
         Literals that are still to be fetched, by their content's digest.
     """
@@ -70,6 +72,7 @@ class Columns:
         "kinds",
         "literals",
         "members",
+        "passed",
         "pending",
         "program",
         "programs",
@@ -109,6 +112,7 @@ class Columns:
         self.functions: list[Any] = []
         self.literals: list[Any] = []
         self.kinds: Sequence[int] = ()
+        self.passed: dict[int, tuple[int, ...]] = {}
         self.pending: dict[int, str] = {}
 
     def row(self, i: int) -> Ints:

@@ -15,6 +15,7 @@ from typing import Any, Final
 from wukong.cost import PROCESSES
 from wukong.errors import ClientClosed, ConfigError
 from wukong.executor.job import Job
+from wukong.origin import installed
 from wukong.plan import program
 from wukong.plan.reading import Plan
 from wukong.platforms.local.placement import ByKind
@@ -146,7 +147,13 @@ class Sorting:
 
     def explained(self) -> dict[Hashable, str]:
         """Return the reasons, by the names of functions."""
-        return {", ".join(map(called, self._functions(kind))): reason for kind, reason in self.reasons.items()}
+        return {self._shown(kind): reason for kind, reason in self.reasons.items()}
+
+    def _shown(self, kind: int) -> str:
+        """Name the functions of a kind for people: their own, or, if there are none, the library's."""
+        functions = self._functions(kind)
+        own = [function for function in functions if not installed(function)]
+        return ", ".join(dict.fromkeys(map(called, own or functions[-2:])))
 
     def _lasts(self, kind: int) -> float | None:
         known: float | None = self._job.estimates.known().get(kind)
@@ -163,5 +170,6 @@ class Sorting:
 
     def _functions(self, kind: int) -> list[Any]:
         columns = self._plan.columns
-        functions = (columns.functions[call.func] for call in columns.programs[kind].calls)
+        functions = [columns.functions[call.func] for call in columns.programs[kind].calls]
+        functions += [columns.literals[~operand] for operand in columns.passed.get(kind, ())]
         return [function for function in functions if getattr(function, "__module__", "") != program.__name__]

@@ -6,6 +6,7 @@ and are in shared memory for everybody from then on.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from threading import Lock
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -101,7 +102,7 @@ class Service:
             posted.placement.note,
             list(self._desk.jobs),
         )
-        return Work(message, (), self._returned, self._lost)
+        return Work(message, (), self._returned, partial(self._lost, starts))
 
     def abandon(self, error: WukongError) -> None:
         """See `wukong.platforms.local.pack.Source`."""
@@ -113,7 +114,10 @@ class Service:
         self.ran(spans)
         self._left(tally)
 
-    def _lost(self, error: WorkerLost) -> None:
+    def _lost(self, starts: Sequence[int], error: WorkerLost) -> None:
+        keys = [repr(self._job.plan.key(task)) for task in starts[:3]]
+        more = f" and {len(starts) - len(keys)} more" if len(starts) > len(keys) else ""
+        error.add_note(f"wukong: it had been started on {', '.join(keys)}{more}, and may have gone on to what follows")
         self._posted.fail(None, error)
         self._left(Tally())
 

@@ -7,6 +7,7 @@
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from types import BuiltinMethodType, MethodWrapperType, ModuleType
 from typing import Any, Final, NoReturn
 
 from dask import config
@@ -24,6 +25,7 @@ from dask._task_spec import (
 from dask.delayed import optimize as delayed_optimize
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
+from wukong.bytecode import WRITERS
 from wukong.errors import GraphCycle, MissingKey, UnsupportedGraph
 from wukong.executor.alone import Walk
 from wukong.scheduler.dask.retries import with_retries
@@ -285,23 +287,38 @@ def shares_memory(walk: Walk) -> bool:
 
 
 def refuse_lost_writes(walk: Walk) -> None:
-    """Refuse tasks that write into an array of the client's, where tasks are given copies of it.
+    """Refuse tasks that write into an object of the client's, where tasks are given copies of it.
 
     Raises
     ------
     UnsupportedGraph
-        If ``Array.store`` is to write into a NumPy array.
+        If ``Array.store`` is to write into a NumPy array, or a task is a method that changes an array or a container.
     """
     nodes: Graph = {}
     for key, node in zip(walk.keys, walk.nodes, strict=True):
-        if _name(key).startswith("store-map-") and isinstance(node, Task):
+        if "store-map-" in _name(key) and isinstance(node, Task):
             nodes = nodes or dict(zip(walk.keys, walk.nodes, strict=True))
             target = _target(node, nodes)
             if any(f"{cls.__module__}.{cls.__qualname__}" == "numpy.ndarray" for cls in type(target).__mro__):
-                raise UnsupportedGraph(
-                    f"{key!r} writes into a NumPy array of the client's, but with a store tasks run on copies, and "
-                    "what they write would be lost; compute the array, or store it into files (zarr, HDF5, .npy)"
-                )
+                _lost(key, "writes into a NumPy array")
+        function = node[0] if type(node) is tuple else getattr(node, "func", None)
+        if (
+            type(function) in _METHODS
+            and function.__name__ in WRITERS
+            and not isinstance(function.__self__, ModuleType)
+        ):
+            _lost(key, f"changes a {type(function.__self__).__name__}")
+
+
+#: Methods of classes written in C.
+_METHODS: Final = (BuiltinMethodType, MethodWrapperType)
+
+
+def _lost(key: Any, does: str) -> NoReturn:
+    raise UnsupportedGraph(
+        f"{key!r} {does} of the client's, but in processes, or with a store, tasks run on copies, and what they write "
+        "would be lost; return what it makes as a result, or store it into files (zarr, HDF5, .npy)"
+    )
 
 
 def _target(node: Task, nodes: Graph) -> Any:

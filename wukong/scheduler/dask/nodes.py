@@ -108,18 +108,21 @@ def _fused(inner: dict[Any, GraphNode], wanted: Any, names: tuple[Any, ...], *gi
 
 
 def functions_of(node: Any) -> list[Any]:
-    """Return the functions that a node calls."""
+    """Return the functions that a node calls, or gives others to call."""
     found: list[Any] = []
     stack = [node]
     while stack:
         node = stack.pop()
         if type(node) is tuple and node and callable(node[0]):
-            found.append(node[0])
-            stack.extend(arg for arg in node[1:] if type(arg) is tuple)
+            stack.extend(node)
         elif isinstance(node, Task):
             if node.func is _execute_subgraph:
                 stack.extend(node.args[0].values())
             elif type(node) is Task:
                 found.append(node.func)
-            stack.extend(arg for arg in (*node.args, *node.kwargs.values()) if isinstance(arg, Task))
+            stack.extend((*node.args, *node.kwargs.values()))
+        elif isinstance(node, DataNode):
+            stack.append(node.value)
+        elif callable(node) and not isinstance(node, type):
+            found.append(node)
     return found

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import dask
 import psutil
@@ -90,10 +91,18 @@ def test_other_rows_are_run_by_those_who_can(name: str) -> None:
     assert {each.failed for each in figures.values()} == {None}
 
 
+def test_the_fastest_makes_three_calls_however_little_time_there_is() -> None:
+    figures = race.race(TRIVIAL, TRIVIAL.tiny, ["dask sync"], 5, 0.0, 1)
+    assert len(figures["dask sync"].warm) == 3
+
+
 def test_slow_contestants_make_fewer_rounds() -> None:
-    figures = race.race(TRIVIAL, TRIVIAL.tiny, ["dask sync", "distributed"], 5, 0.0, 1)
-    # The fastest makes three calls, however little time there is.
-    assert [len(each.warm) for each in figures.values()] == [3, 1]
+    fast, _, slow = entries = [SimpleNamespace(figures=Figures(9.0, [warm])) for warm in (1.0, 2.9, 3.1)]
+    assert [race._again(entry, entries, 0.0) for entry in entries] == [True, True, False]
+    assert race._again(slow, entries, 6.3)
+    fast.figures.warm += [1.0, 1.0]
+    assert race._again(fast, entries, 4.0)
+    assert not race._again(fast, entries, 3.9)
 
 
 @pytest.fixture

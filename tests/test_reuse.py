@@ -147,8 +147,10 @@ def test_changes_in_place_harm_nobody():
         assert kept.hits == 8
 
 
-def test_each_reader_has_a_copy_of_his_own():
-    x = da.ones(100_000, chunks=50_000)
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_each_reader_has_a_copy_of_his_own(size):
+    # One value and not parts, which would be put together anew for each.
+    x = delayed(np.ones, pure=True)(size)
     with wukong.cache("10MB"):
         x.compute()
         one, two = x.compute(), x.compute()

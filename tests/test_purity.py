@@ -453,3 +453,12 @@ def test_a_thousand_functions_that_call_each_other_do_not_end_in_recursion() -> 
     reason = keeps(space["f0"])
     assert reason is not None
     assert reason.endswith("so nobody knows what it might change")
+
+
+def test_what_is_defined_in_main_is_the_users_whatever_was_started(
+    notebook: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = types.ModuleType("__main__")
+    main.__file__ = pytest.__file__
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    assert keeps(notebook["count"]) == "writes the global `counter`"

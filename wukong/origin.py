@@ -23,6 +23,9 @@ def installed(thing: Any) -> bool:
 
 
 def _installed_root(root: str) -> bool:
+    # Whatever package is run as a program, as by `python -m pytest`: what is defined there is the user's.
+    if root in ("__main__", "__mp_main__"):
+        return False
     if (
         root in sys.stdlib_module_names
         or root in ("builtins", "wukong", "dask", "distributed")

@@ -1,5 +1,6 @@
 """What tasks find around them in a process: what the client has at that moment."""
 
+import importlib
 import logging
 import os
 import sys
@@ -57,6 +58,38 @@ def test_modules_are_found_where_the_client_finds_them(started, tmp_path, monkey
 
     assert started.run(found_by_path.f) == str(tmp_path / "found_by_path.py")
     del sys.modules["found_by_path"]
+
+
+def test_a_module_that_the_client_loads_again_is_loaded_again_there(started, tmp_path, monkeypatch):
+    def write(text):
+        # Of another length each time: Python goes by size and time, and that by the second.
+        (tmp_path / "loaded_again.py").write_text(text)
+        importlib.invalidate_caches()
+
+    write("def f(): return 1")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("loaded_again")
+    other = module.f
+
+    def indirect():
+        return other()
+
+    assert [started.run(module.f), started.run(indirect)] == [1, 1]
+    write("def f(): return 1 + 1")
+    importlib.reload(module)
+    other = module.f
+    assert [started.run(module.f), started.run(indirect)] == [2, 2]
+    del sys.modules["loaded_again"]
+    write("def f(): return 1 + 1 + 1")
+    module = importlib.import_module("loaded_again")
+    assert started.run(module.f) == 3
+    write("this is no Python any more")
+    with pytest.raises(SyntaxError):
+        importlib.reload(module)
+    assert started.run(len, "ab") == 2
+    with pytest.raises(SyntaxError):
+        started.run(module.f)
+    del sys.modules["loaded_again"]
 
 
 def test_dasks_configuration_follows_but_for_the_scheduler(started):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from wukong import failures, serialize
 from wukong.platforms.local import output
+from wukong.platforms.local.surroundings import applied
 from wukong.travel import check_travels
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ Sent: TypeAlias = tuple[tuple[bytes, bytes], str, bool]
 
 #: Functions that were sent whole, as they were loaded.
 _loaded: dict[bytes, Any] = {}
+#: Modules had been loaded again so often then.
+_loaded_after = 0
 #: Values that stand in for each `Input` in the arguments that are being loaded.
 _inputs: Sequence[Any] = ()
 
@@ -111,7 +114,7 @@ def _call(
     try:
         if trouble is not None:
             raise trouble
-        called = _loaded.get(digest) or _load(worker, digest, by_name)
+        called = _function(worker, digest, by_name)
         if inputs:
             _inputs = [serialize.loads(frame) for frame in inputs]
         args, kwargs = serialize.loads(arguments)
@@ -134,11 +137,18 @@ def _call(
         _inputs = ()
 
 
-def _load(worker: "Worker", digest: bytes, by_name: bool) -> Any:
-    function = serialize.loads(worker.known.receive(digest, b""), serialize.FUNCTION)
-    # One that goes by its name is whatever has it by now: its module may have been loaded again.
-    if not by_name:
-        for other in [other for other in _loaded if other not in worker.known]:
-            del _loaded[other]
-        _loaded[digest] = function
+def _function(worker: "Worker", digest: bytes, by_name: bool) -> Any:
+    global _loaded_after
+    if _loaded_after != applied.reloaded.times:
+        # They may hold functions of the old code.
+        _loaded_after = applied.reloaded.times
+        _loaded.clear()
+    function = _loaded.get(digest)
+    if function is None:
+        function = serialize.loads(worker.known.receive(digest, b""), serialize.FUNCTION)
+        # One that goes by its name is whatever has it at the time: a task may load its module again.
+        if not by_name:
+            for other in [other for other in _loaded if other not in worker.known]:
+                del _loaded[other]
+            _loaded[digest] = function
     return function

@@ -15,7 +15,8 @@ from wukong.errors import WorkerLost, WukongError
 from wukong.platforms.local.called import SMALL, Input, Outcome
 from wukong.platforms.local.functions import Function, Functions
 from wukong.platforms.local.known import Parcel
-from wukong.platforms.local.pack import Member, Pack, Work
+from wukong.platforms.local.member import Member, Work
+from wukong.platforms.local.pack import Pack
 from wukong.travel import check_travels
 
 if TYPE_CHECKING:
@@ -254,6 +255,7 @@ class Calls:
             i = next(i for i, call in enumerate(calls) if call.number == number)
             call = calls.pop(i)
             call.member = None
+            self._pack.deaths = 0
             self._saw(call.function.parcel.digest, seconds)
         if not good:
             call.done(None, failures.unpack(result))

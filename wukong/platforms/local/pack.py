@@ -13,17 +13,17 @@ import atexit
 import contextlib
 import os
 import select
-import signal
 import subprocess
 import sys
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
-from wukong.errors import ClientClosed, ConfigError, WorkerLost, WukongError
+from wukong.errors import ClientClosed, ConfigError, WorkerLost
 from wukong.platforms.local import keeper, locks, output
-from wukong.platforms.local.known import Known, Parcel
+from wukong.platforms.local.known import Parcel
+from wukong.platforms.local.member import Member, Source, Work, lost
 from wukong.platforms.local.processors import threads_each, workers_here
 from wukong.platforms.local.pump import Pump
 from wukong.platforms.local.surroundings import Capture
@@ -33,6 +33,8 @@ from wukong.storage.channel import Channel
 if TYPE_CHECKING:
     from wukong.storage.arena import Arena
 
+__all__ = ["DEATHS", "Member", "Pack", "Source", "Work"]
+
 #: Workers that may die one after the other without any work being done in between.
 DEATHS: Final = 10
 
@@ -40,69 +42,6 @@ DEATHS: Final = 10
 _AT_ONCE: Final = 64
 
 Answer: TypeAlias = tuple[Any, Sequence[int]] | None
-
-
-class Work(NamedTuple):
-    """What a worker is given.
-
-    Attributes
-    ----------
-    message : tuple
-        ``(op, *args)``; see `worker.OPS`.
-    fds : sequence of int
-        Descriptors that go with it. They stay the source's.
-    returned : callable
-        Is given ``(fds, *reply)``: the descriptors, now the source's, and what the op returned.
-    lost : callable
-        Is given a `WorkerLost` if the worker died before.
-    """
-
-    message: tuple[Any, ...]
-    fds: Sequence[int]
-    returned: Callable[..., None]
-    lost: Callable[[WorkerLost], None]
-
-
-class Source(Protocol):
-    """Somebody who has work for workers."""
-
-    def next(self, worker: "Member") -> Work | None:
-        """Return work for an idle worker, or None. The pack's lock is held."""
-
-    def abandon(self, error: WukongError) -> None:
-        """Note that there are no workers any more, and will be none. No lock is held."""
-
-
-class Member:
-    """A worker of a pack, as the client sees it.
-
-    Attributes
-    ----------
-    number : int
-        Its name; never used again.
-    pid : int or None
-        None until it has been forked.
-    tickets : int
-        Descriptor of a semaphore shared with it; see `calls`.
-    work : Work or None
-        What it is at.
-    known : Known
-        What it was sent and still has.
-    """
-
-    def __init__(self, number: int, channel: Channel, tickets: int) -> None:
-        self.number = number
-        self.channel = channel
-        self.tickets = tickets
-        self.pid: int | None = None
-        self.work: Work | None = None
-        self.source: Source | None = None
-        self.status: int | None = None
-        self.hung_up = False
-        self.known = Known()
-
-    def __repr__(self) -> str:
-        return f"<worker {self.number}, pid {self.pid}>"
 
 
 class Pack:
@@ -120,6 +59,8 @@ class Pack:
     lock : Lock
         Held while sources are asked; they guard what they hold with it.
     workers : int
+    deaths : int
+        Workers that died since anything was done; sources that hear of work done set it to 0.
 
     Raises
     ------
@@ -137,7 +78,7 @@ class Pack:
         self._arena: Arena | None = None
         self._owner = os.getpid()
         self._closed = False
-        self._deaths = 0
+        self.deaths = 0
         self._broken: WorkerLost | None = None
         self._numbers = 0
         self._members: dict[int, Member] = {}
@@ -153,7 +94,13 @@ class Pack:
         self._keeper: Channel
         self._process: subprocess.Popen[bytes]
         _live.add(self)
-        self._start()
+        try:
+            self._start()
+        except BaseException:
+            self._closed = True
+            self._pump.close()
+            self._pump.release()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -287,14 +234,11 @@ class Pack:
         members = list(self._members.values())
         for end in (self._keeper, *(member.channel for member in members)):
             end.close()
-        try:
-            self._process.wait(10.0)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._wait_for_keeper()
         for member in members:
+            member.gone = True
             if member.work is not None:
-                member.work.lost(_lost(member, "the client was closed"))
+                member.work.lost(lost(member, "the client was closed"))
             os.close(member.tickets)
         for source in list(self._sources):
             source.abandon(ClientClosed("the client was closed before this was run"))
@@ -323,6 +267,14 @@ class Pack:
         self._pump.watch(self._keeper.fileno(), self._read_keeper)
         for _ in range(self.workers):
             self._fork()
+
+    def _wait_for_keeper(self) -> None:
+        """Wait for the end of a keeper whose socket is closed."""
+        try:
+            self._process.wait(10.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def _fork(self) -> None:
         ours, its = channel.pair()
@@ -364,11 +316,16 @@ class Pack:
         return False
 
     def _send(self, member: Member, message: tuple[Any, ...], fds: Sequence[int]) -> None:
-        # If it is dead, its end will be read soon, and tells the source.
-        with contextlib.suppress(OSError):
+        try:
             member.channel.send(message, fds)
             if member.channel.unsent:
                 self._pump.watch_writing(member.channel.fileno(), True)
+        except ConnectionError:
+            # It is dead; its end will be read soon.
+            pass
+        except OSError:
+            # No descriptors or memory are left for the message, and the worker would wait for it.
+            self.kill(member)
 
     def _through(self, member: Member) -> Work:
         """Note that a worker is through with its work, which is returned."""
@@ -381,23 +338,32 @@ class Pack:
 
     # Reading. No lock is held.
 
-    def _read(self, member: Member, events: int) -> bool:
-        """Serve messages of a worker; return whether there may be more."""
-        try:
-            if events & select.EPOLLOUT and member.channel.flush():
-                self._pump.watch_writing(member.channel.fileno(), False)
-            for _ in range(_AT_ONCE):
-                try:
-                    message, fds = member.channel.receive()
-                except BlockingIOError:
-                    return False
-                self._serve(member, message, fds)
-                if member.work is None:
-                    # It has nothing more to say.
-                    return False
-        except (EOFError, OSError):
-            self._hung_up(member)
+    def _read(self, member: Member, events: int) -> None:
+        """Serve what a worker has sent, as far as it has something to say."""
+        if events & select.EPOLLOUT:
+            self._flush(member)
+        for _ in range(_AT_ONCE):
+            if not self._read_one(member) or member.work is None:
+                return
+
+    def _read_all(self, member: Member) -> None:
+        """Serve what a worker has sent before it died."""
+        while self._read_one(member):
+            pass
+
+    def _read_one(self, member: Member) -> bool:
+        """Serve a message of a worker; return whether there was one."""
+        if member.hung_up:
             return False
+        try:
+            try:
+                message, fds = member.channel.receive()
+            except BlockingIOError:
+                return False
+            except EOFError:
+                self._hung_up(member)
+                return False
+            self._serve(member, message, fds)
         except BaseException as error:
             # Something was taken from the socket and not served, so nobody knows any more what this worker is at.
             self.kill(member)
@@ -406,18 +372,28 @@ class Pack:
             sys.excepthook(type(error), error, error.__traceback__)
         return True
 
+    def _flush(self, member: Member) -> None:
+        with contextlib.suppress(OSError):  # it is dead; its end will be read soon
+            if member.channel.flush():
+                self._pump.watch_writing(member.channel.fileno(), False)
+                # Another thread may have had to leave something meanwhile.
+                if member.channel.unsent:
+                    self._pump.watch_writing(member.channel.fileno(), True)
+
     def _serve(self, member: Member, message: tuple[Any, ...], fds: list[int]) -> None:
         kind = message[0]
         if kind == "returned":
             with self.lock:
-                self._deaths = 0
+                self.deaths = 0
                 work = self._through(member)
             try:
                 work.returned(fds, *message[1:])
             finally:
                 with self.lock:
-                    self._idle.append(member)
-                    self._offer(member)
+                    # What was served may have waited, and read of its death.
+                    if not member.gone:
+                        self._idle.append(member)
+                        self._offer(member)
         elif kind == "tell":
             self._handler(message[1])(member, fds, *message[2])
         else:
@@ -453,9 +429,7 @@ class Pack:
                 self._pump.look()
             return
         member.status = what
-        # What it sent before it died is here.
-        while not member.hung_up and self._read(member, select.EPOLLIN):
-            pass
+        self._read_all(member)
         self._bury([member])
 
     # Deaths
@@ -469,11 +443,10 @@ class Pack:
         # Its workers end with it.
         self._pump.unwatch(self._keeper.fileno())
         self._keeper.close()
-        self._process.wait(10.0)
+        self._wait_for_keeper()
         members = list(self._members.values())
         for member in members:
-            while not member.hung_up and self._read(member, select.EPOLLIN):
-                pass
+            self._read_all(member)
         with self.lock:
             if not self._closed:
                 self._start()
@@ -481,30 +454,20 @@ class Pack:
 
     def _bury(self, members: Sequence[Member]) -> None:
         """Let go of workers that are dead, and have others in their places."""
-        lost: list[tuple[Work, Member]] = []
         with self.lock:
             if self._closed:
                 return
-            self._deaths += 1
-            for member in members:
-                del self._members[member.number]
-                if member.work is None:
-                    self._idle.remove(member)
-                else:
-                    lost.append((self._through(member), member))
-                if not member.hung_up:
-                    self._hung_up(member)
-                member.channel.close()
-            if self._deaths > DEATHS:
+            self.deaths += 1
+            works = [self._take_out(member) for member in members]
+            if self.deaths > DEATHS:
                 self._give_up(members[0])
             while len(self._members) < self.workers and self._broken is None:
                 self._fork()
-        for member in members:
+        for member, work in zip(members, works, strict=True):
             if self._arena is not None:
                 self._arena.gone(member)
-        for work, member in lost:
-            work.lost(_lost(member))
-        for member in members:
+            if work is not None:
+                work.lost(lost(member))
             os.close(member.tickets)
         if self._broken is not None:
             for source in list(self._sources):
@@ -514,32 +477,23 @@ class Pack:
                 self.offer()
                 self._pump.look()
 
+    def _take_out(self, member: Member) -> Work | None:
+        """Take a dead worker out of the pack and return what it was at. The lock is held."""
+        member.gone = True
+        del self._members[member.number]
+        if member in self._idle:
+            self._idle.remove(member)
+        self._hung_up(member)
+        member.channel.close()
+        return None if member.work is None else self._through(member)
+
     def _give_up(self, last: Member) -> None:
-        self._broken = _lost(last)
+        self._broken = lost(last)
         self._broken.args = (
             f"{DEATHS + 1} workers died one after the other, and nothing was done in between; the last: "
             f"{self._broken} No more are started. Look for what kills them, such as a memory limit; make a new client.",
         )
         self._pump.stop()
-
-
-def _lost(member: Member, why: str | None = None) -> WorkerLost:
-    status = member.status
-    if why is None:
-        if status is None:
-            why = "the process that keeps it was killed"
-        elif status >= 0:
-            why = f"it ended with exit status {status}, which a task, or a library, asked for"
-        else:
-            name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
-            why = f"it was killed by {name}"
-            if name == "SIGKILL":
-                why += ", as the system does when memory runs out (or somebody else did)"
-            elif name in ("SIGSEGV", "SIGBUS", "SIGILL", "SIGABRT", "SIGFPE"):
-                why += ", so native code crashed (python -X faulthandler says where)"
-    error = WorkerLost(f"worker process {member.pid} is gone: {why}.")
-    error.pid, error.status = member.pid, status
-    return error
 
 
 _live: weakref.WeakSet[Pack] = weakref.WeakSet()

@@ -89,7 +89,7 @@ class Pump:
 
     def unwatch(self, fd: int) -> None:
         """Serve a descriptor no more; it is still open."""
-        if self._served.pop(fd, None) is not None:
+        if self._served.pop(fd, None) is not None and not self._epoll.closed:
             self._epoll.unregister(fd)
 
     def wait(self, ready: Callable[[], bool], timeout: float | None = None) -> bool:
@@ -145,14 +145,17 @@ class Pump:
         """Let nobody wait any longer. The lock must be held."""
         self._closed = True
         os.eventfd_write(self._kicked, 1)
-        self._resting.notify()
+        self._resting.notify_all()
         for waiting in self._waiting:
             waiting.wake()
 
     def close(self) -> None:
-        """Stop reading; whoever waits is told so. The background thread is over when this returns."""
+        """Stop reading; whoever waits is told so. When this returns, nothing is served but by the thread that calls."""
+        me, deadline = threading.get_ident(), monotonic() + 10.0
         with self.lock:
             self.stop()
+            while self._reader not in (None, me) and monotonic() < deadline:
+                self._resting.wait(0.1)
         if threading.current_thread() is not self._background:
             self._background.join(10.0)
 
@@ -170,11 +173,13 @@ class Pump:
         try:
             for fd, events in self._epoll.poll(timeout):
                 serve = self._served.get(fd)
-                if serve is not None:
+                if serve is not None and not self._closed:
                     serve(events)
         finally:
             self.lock.acquire()
             self._reader = outer
+            if self._closed:
+                self._resting.notify_all()
             if len(self._waiting) > (me != self._background.ident):
                 for waiting in self._waiting:
                     if waiting.ready():

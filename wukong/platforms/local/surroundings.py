@@ -1,8 +1,9 @@
-"""What code finds around it and does not import: as it is in the client, so it is made in a worker. Not the code.
+"""What code finds around it: as it is in the client, so it is made in a worker. Not the code itself.
 
 `sys.path`, the working directory, environment variables, Dask's configuration, filters of warnings, levels of loggers,
-what NumPy does about floating point errors. Together they have a digest: a worker is sent them when it does not have
-them, and applies them when they are not what it applied last. What the client has removed since is removed.
+what NumPy does about floating point errors, modules that were loaded again (`reloads`). Together they have a digest: a
+worker is sent them when it does not have them, and applies them when they are not what it applied last. What the client
+has removed since is removed.
 
 Dask's `scheduler` stays behind: a compute inside a task asks for ``wukong``, which runs in the worker.
 """
@@ -19,6 +20,7 @@ from typing import Any, Final
 from wukong import serialize
 from wukong.platforms.local.known import Parcel
 from wukong.platforms.local.processors import threads_each
+from wukong.platforms.local.reloads import Reloaded, Reloads
 
 Seen = tuple[Any, ...]
 
@@ -37,22 +39,24 @@ class Capture:
 
     def __init__(self, share: int) -> None:
         self._share = share
-        self._latest: tuple[Seen, Parcel] | None = None
+        self._reloads = Reloads()
+        self._latest: tuple[Seen, dict[str, int], Parcel] | None = None
 
     def __call__(self) -> Parcel:
         """Return them as they are now."""
-        latest = self._latest
-        if latest is None or not _same(latest[0]):
+        latest, reloads = self._latest, self._reloads.look()
+        if latest is None or latest[1] is not reloads or not _same(latest[0]):
             seen = _look()
-            latest = self._latest = seen, self._pack(seen)
-        return latest[1]
+            latest = self._latest = seen, reloads, self._pack(seen, reloads)
+        return latest[2]
 
-    def _pack(self, seen: Seen) -> Parcel:
+    def _pack(self, seen: Seen, reloads: dict[str, int]) -> Parcel:
         path, cwd, _, config, filters, levels, floating = seen
         environ = dict(os.environ)
         environ.update(threads_each(self._share, environ))
         config = _travels({name: value for name, value in config.items() if name != "scheduler"})
-        frame = bytes(serialize.dumps((path, cwd, environ, config, _those_that_travel(filters), levels, floating)))
+        filters = _those_that_travel(filters)
+        frame = bytes(serialize.dumps((path, cwd, environ, config, filters, levels, floating, reloads)))
         return Parcel(blake2b(frame, digest_size=16).digest(), frame)
 
 
@@ -138,9 +142,16 @@ def _those_that_travel(filters: list[Any]) -> list[Any]:
 
 
 class Applied:
-    """In a worker: the surroundings it has applied last."""
+    """In a worker: the surroundings it has applied last.
+
+    Attributes
+    ----------
+    reloaded : Reloaded
+        What it has loaded again because the client had.
+    """
 
     def __init__(self) -> None:
+        self.reloaded = Reloaded()
         self._digest = b""
         self._environ = dict(os.environ)
         self._levels: dict[str | None, int] = {}
@@ -150,7 +161,7 @@ class Applied:
         """Make this process's surroundings what they were in the client."""
         if digest == self._digest:
             return
-        path, cwd, environ, config, filters, levels, floating = serialize.loads(frame)
+        path, cwd, environ, config, filters, levels, floating, reloads = serialize.loads(frame)
         if path != sys.path:
             sys.path[:] = path
             importlib.invalidate_caches()
@@ -166,6 +177,7 @@ class Applied:
         self._apply_levels(levels)
         if floating != _FLOATING or "numpy" in sys.modules:
             importlib.import_module("numpy").seterr(**floating)
+        self.reloaded.catch_up(reloads)
         self._digest = digest
 
     def apply_dask_config(self) -> None:

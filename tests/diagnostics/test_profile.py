@@ -92,9 +92,10 @@ def test_a_critical_path_of_any_length_needs_no_recursion() -> None:
 
 
 def test_an_input_computed_again_later_is_not_what_was_waited_for() -> None:
-    again = spans((0, 0.0, 1.0, None), (1, 5.0, 1.0, None), (0, 7.0, 1.0, None))
-    run = Run(parts=(Part("processes", ["a", "b"], lambda task: ["a"] if task else [], again),))
-    assert [step.key for step in run.critical_path] == ["a"]
+    again = spans((0, 0.0, 1.0, None), (1, 5.0, 1.0, None), (0, 7.0, 1.0, None), (2, 9.0, 1.0, None))
+    keys = ["a", "b", "c"]
+    run = Run(parts=(Part("processes", keys, lambda task: keys[task - 1 : task] if task else [], again),))
+    assert [step.key for step in run.critical_path] == ["b", "c"]
 
 
 def test_a_run_without_spans_has_neither_functions_nor_a_path() -> None:

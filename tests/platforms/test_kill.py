@@ -47,7 +47,7 @@ large.get()
 calls = [started.submit(function, folder) for function in (program, forked, busy, asleep)]
 queued = [started.submit(busy, folder) for _ in range(2)]
 until(lambda: len(os.listdir(folder)) >= 5 or started.pack.wait(lambda: False, 0.01), "the calls")
-keeper = started.pack._process.pid
+keeper = started.pack.keeper
 print("ready", keeper, *started.pack.pids, flush=True)
 started.pack.wait(lambda: False, 1000)
 """

@@ -97,10 +97,10 @@ def test_a_pack_outlives_its_keeper():
     with Started(2) as started:
         started.run(len, "")
         started.run(len, "")
-        first = started.pack._process.pid
+        first = started.pack.keeper
         workers = started.pack.pids
         os.kill(first, signal.SIGKILL)
-        until(lambda: started.pack._process.pid != first)
+        until(lambda: started.pack.keeper != first)
         assert started.run(len, "abc") == 3
         until(lambda: not any(map(is_alive, workers)), "the end of the workers of the first keeper")
 
@@ -114,9 +114,9 @@ def test_a_pack_whose_workers_all_die_gives_up_and_says_why():
         for outcome in outcomes[DEATHS + 1 :]:
             until(lambda outcome=outcome: outcome.done)
             assert "nothing was done in between" in str(outcome.error)
-        with pytest.raises(WorkerLost, match="No more are started"):
+        with pytest.raises(WorkerLost, match="the workers of this client are gone"):
             started.run(len, "")
-        with pytest.raises(WorkerLost, match="No more are started"):
+        with pytest.raises(WorkerLost, match="the workers of this client are gone"):
             started.pack.wait(lambda: False, PATIENCE)
         assert not started.pack.usable
 
@@ -163,7 +163,7 @@ def test_closing_ends_every_process_and_leaves_no_descriptor_and_no_thread():
     started = Started(3)
     started.run(len, "")
     until(lambda: len(started.pack.pids) == 3)
-    pids = [started.pack._process.pid, *started.pack.pids]
+    pids = [started.pack.keeper, *started.pack.pids]
     started.pack.close()
     started.pack.close()
     until(lambda: not any(map(is_alive, pids)))
@@ -175,7 +175,7 @@ def test_a_program_that_ends_without_closing_its_pack_ends_its_processes():
     code = """
 from tests.platforms.packs import Started
 started = Started(2)
-print(started.run(len, "ab"), started.pack._process.pid, *started.pack.pids)
+print(started.run(len, "ab"), started.pack.keeper, *started.pack.pids)
 """
     ended = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
@@ -194,7 +194,7 @@ print(started.run(len, "ab"), started.pack._process.pid, *started.pack.pids)
 def test_a_fork_of_the_client_is_told_to_make_its_own_and_keeps_nothing_alive():
     with Started(1) as started:
         started.run(len, "")
-        pids = [started.pack._process.pid, *started.pack.pids]
+        pids = [started.pack.keeper, *started.pack.pids]
         ours, its = socket.socketpair()
         child = os.fork()
         if not child:
@@ -211,7 +211,7 @@ def test_a_fork_of_the_client_is_told_to_make_its_own_and_keeps_nothing_alive():
         assert started.run(len, "abc") == 3
         started.pack.close()
         # It was told by the end of its socket, and not killed.
-        assert started.pack._process.returncode == 0
+        assert started.pack._processes._process.returncode == 0
         until(lambda: not any(map(is_alive, pids)), "the end of the workers, with a fork of the client alive")
         ours.send(b"x")
         os.waitpid(child, 0)

@@ -6,29 +6,24 @@
     pack.wake()                    there may be work now
     pack.wait(ready, timeout)      waits, and reads and serves meanwhile (`pump`)
 
-How workers come to be is the subject of `keeper`, what they do is of `worker`, what they are given of each source.
+How workers come to be, are heard, and end is the subject of `processes`, what they do of `worker`.
 """
 
 import atexit
-import contextlib
 import os
 import select
-import subprocess
-import sys
 import weakref
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 from wukong.errors import ClientClosed, ConfigError, WorkerLost
-from wukong.platforms.local import keeper, locks, output
+from wukong.platforms.local import locks, output
 from wukong.platforms.local.known import Parcel
 from wukong.platforms.local.member import Member, Source, Work, lost
+from wukong.platforms.local.processes import Processes
 from wukong.platforms.local.processors import threads_each, workers_here
 from wukong.platforms.local.pump import Pump
 from wukong.platforms.local.surroundings import Capture
-from wukong.storage import channel
-from wukong.storage.channel import Channel
 
 if TYPE_CHECKING:
     from wukong.storage.arena import Arena
@@ -37,9 +32,6 @@ __all__ = ["DEATHS", "Member", "Pack", "Source", "Work"]
 
 #: Workers that may die one after the other without any work being done in between.
 DEATHS: Final = 10
-
-#: Messages of one worker that are served before others are looked at.
-_AT_ONCE: Final = 64
 
 Answer: TypeAlias = tuple[Any, Sequence[int]] | None
 
@@ -80,8 +72,6 @@ class Pack:
         self._closed = False
         self.deaths = 0
         self._broken: WorkerLost | None = None
-        self._numbers = 0
-        self._members: dict[int, Member] = {}
         self._idle: list[Member] = []
         self._sources: dict[Source, int] = {}
         self._handlers: dict[str, Callable[..., Answer]] = {
@@ -91,8 +81,7 @@ class Pack:
         }
         self._pump = Pump("wukong-reader")
         self.lock = self._pump.lock
-        self._keeper: Channel
-        self._process: subprocess.Popen[bytes]
+        self._processes = Processes(self._pump, self._serve, self._came, self._bury, self._start_again)
         _live.add(self)
         try:
             self._start()
@@ -129,7 +118,7 @@ class Pack:
     @property
     def ready(self) -> bool:
         """Whether any worker is there."""
-        return any(member.pid is not None for member in list(self._members.values()))
+        return any(member.pid is not None for member in list(self._processes.members.values()))
 
     @property
     def idle(self) -> int:
@@ -137,9 +126,14 @@ class Pack:
         return len(self._idle)
 
     @property
+    def keeper(self) -> int:
+        """The process number of the keeper."""
+        return self._processes.keeper_pid
+
+    @property
     def pids(self) -> list[int]:
         """The process numbers of the workers that are there."""
-        return [member.pid for member in list(self._members.values()) if member.pid is not None]
+        return [member.pid for member in list(self._processes.members.values()) if member.pid is not None]
 
     def surroundings(self) -> Parcel:
         """Return what code finds around it in this process now, for a worker to apply."""
@@ -221,8 +215,7 @@ class Pack:
 
     def kill(self, member: Member) -> None:
         """End a worker and what it has started; its work is lost."""
-        with contextlib.suppress(OSError):
-            self._keeper.send(("kill", member.number))
+        self._processes.kill(member)
 
     def close(self) -> None:
         """End every process and wait until they are gone. May be called again."""
@@ -231,12 +224,8 @@ class Pack:
                 return
             self._closed = True
         self._pump.close()
-        members = list(self._members.values())
-        for end in (self._keeper, *(member.channel for member in members)):
-            end.close()
-        self._wait_for_keeper()
-        for member in members:
-            member.gone = True
+        self._processes.close()
+        for member in self._processes.members.values():
             if member.work is not None:
                 member.work.lost(lost(member, "the client was closed"))
             os.close(member.tickets)
@@ -246,59 +235,22 @@ class Pack:
         if self._arena is not None:
             self._arena.close()
 
-    # How it begins and ends
-
     def _start(self) -> None:
-        ours, its = channel.pair()
-        root = str(Path(keeper.__file__).parents[2])
-        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-        with its:
-            self._process = subprocess.Popen(
-                [sys.executable, *flags, "-P", "-c", keeper.START, root, str(its.fileno())],
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, **threads_each(self._share, os.environ)},
-                pass_fds=[its.fileno()],
-                start_new_session=True,
-            )
-        self._keeper = Channel(ours)
-        known = [name for name in keeper.WELL_KNOWN if name in sys.modules]
-        self._keeper.send(("import", sys.path, known))
-        ours.setblocking(False)
-        self._pump.watch(self._keeper.fileno(), self._read_keeper)
+        self._processes.start({**os.environ, **threads_each(self._share, os.environ)})
         for _ in range(self.workers):
-            self._fork()
+            self._idle.append(self._processes.fork())
 
-    def _wait_for_keeper(self) -> None:
-        """Wait for the end of a keeper whose socket is closed."""
-        try:
-            self._process.wait(10.0)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-    def _fork(self) -> None:
-        ours, its = channel.pair()
-        tickets = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        ours.setblocking(False)
-        self._numbers += 1
-        member = Member(self._numbers, Channel(ours), tickets)
-        with its, contextlib.suppress(OSError):  # if the keeper is gone, so will be the new worker's other end
-            self._keeper.send(("fork", member.number), [its.fileno(), tickets])
-        self._members[member.number] = member
-        self._pump.watch(member.channel.fileno(), lambda events: self._read(member, events))
-        self._idle.append(member)
+    def _start_again(self) -> None:
+        with self.lock:
+            if not self._closed:
+                self._start()
 
     def _forget(self) -> None:
-        # In a forked child: the processes are to end with their owner, not with its children.
+        # In a forked child.
         if not self._closed:
             self._closed = True
-            self._keeper.close()
-            for member in self._members.values():
-                member.channel.close()
-                os.close(member.tickets)
+            self._processes.forget()
             self._pump.release()
-            # It is not the child's to wait for.
-            self._process.returncode = 0
 
     # Offering work. The lock is held.
 
@@ -311,21 +263,9 @@ class Pack:
                 self._idle.remove(member)
                 self._sources[source] += 1
                 member.work, member.source = work, source
-                self._send(member, work.message, work.fds)
+                self._processes.send(member, work.message, work.fds)
                 return True
         return False
-
-    def _send(self, member: Member, message: tuple[Any, ...], fds: Sequence[int]) -> None:
-        try:
-            member.channel.send(message, fds)
-            if member.channel.unsent:
-                self._pump.watch_writing(member.channel.fileno(), True)
-        except ConnectionError:
-            # It is dead; its end will be read soon.
-            pass
-        except OSError:
-            # No descriptors or memory are left for the message, and the worker would wait for it.
-            self.kill(member)
 
     def _through(self, member: Member) -> Work:
         """Note that a worker is through with its work, which is returned."""
@@ -336,49 +276,7 @@ class Pack:
             self._sources[source] -= 1
         return work
 
-    # Reading. No lock is held.
-
-    def _read(self, member: Member, events: int) -> None:
-        """Serve what a worker has sent, as far as it has something to say."""
-        if events & select.EPOLLOUT:
-            self._flush(member)
-        for _ in range(_AT_ONCE):
-            if not self._read_one(member) or member.work is None:
-                return
-
-    def _read_all(self, member: Member) -> None:
-        """Serve what a worker has sent before it died."""
-        while self._read_one(member):
-            pass
-
-    def _read_one(self, member: Member) -> bool:
-        """Serve a message of a worker; return whether there was one."""
-        if member.hung_up:
-            return False
-        try:
-            try:
-                message, fds = member.channel.receive()
-            except BlockingIOError:
-                return False
-            except EOFError:
-                self._hung_up(member)
-                return False
-            self._serve(member, message, fds)
-        except BaseException as error:
-            # Something was taken from the socket and not served, so nobody knows any more what this worker is at.
-            self.kill(member)
-            if not isinstance(error, Exception):
-                raise
-            sys.excepthook(type(error), error, error.__traceback__)
-        return True
-
-    def _flush(self, member: Member) -> None:
-        with contextlib.suppress(OSError):  # it is dead; its end will be read soon
-            if member.channel.flush():
-                self._pump.watch_writing(member.channel.fileno(), False)
-                # Another thread may have had to leave something meanwhile.
-                if member.channel.unsent:
-                    self._pump.watch_writing(member.channel.fileno(), True)
+    # What workers say. No lock is held.
 
     def _serve(self, member: Member, message: tuple[Any, ...], fds: list[int]) -> None:
         kind = message[0]
@@ -400,10 +298,10 @@ class Pack:
             try:
                 answer = self._handler(message[1])(member, fds, *message[2])
             except Exception as error:
-                self._send(member, ("raised", error), ())
+                self._processes.send(member, ("raised", error), ())
             else:
                 reply, fds_back = answer or (None, ())
-                self._send(member, ("answer", reply), fds_back)
+                self._processes.send(member, ("answer", reply), fds_back)
 
     def _handler(self, op: str) -> Callable[..., Answer]:
         if op not in self._handlers and op.startswith("arena."):
@@ -411,46 +309,10 @@ class Pack:
             _ = self.arena
         return self._handlers[op]
 
-    def _read_keeper(self, _: int) -> None:
-        try:
-            (op, number, what), _fds = self._keeper.receive()
-        except BlockingIOError:
-            return
-        except (EOFError, OSError):
-            self._keeper_ended()
-            return
-        member = self._members.get(number)
-        if member is None:
-            return
-        if op == "forked":
-            member.pid = what
-            with self.lock:
-                self.offer()
-                self._pump.look()
-            return
-        member.status = what
-        self._read_all(member)
-        self._bury([member])
-
-    # Deaths
-
-    def _hung_up(self, member: Member) -> None:
-        """Note that a worker's socket has been read to its end; the keeper will say how it ended."""
-        member.hung_up = True
-        self._pump.unwatch(member.channel.fileno())
-
-    def _keeper_ended(self) -> None:
-        # Its workers end with it.
-        self._pump.unwatch(self._keeper.fileno())
-        self._keeper.close()
-        self._wait_for_keeper()
-        members = list(self._members.values())
-        for member in members:
-            self._read_all(member)
+    def _came(self) -> None:
         with self.lock:
-            if not self._closed:
-                self._start()
-        self._bury(members)
+            self.offer()
+            self._pump.look()
 
     def _bury(self, members: Sequence[Member]) -> None:
         """Let go of workers that are dead, and have others in their places."""
@@ -458,11 +320,19 @@ class Pack:
             if self._closed:
                 return
             self.deaths += 1
-            works = [self._take_out(member) for member in members]
+            works = []
+            for member in members:
+                self._processes.remove(member)
+                if member in self._idle:
+                    self._idle.remove(member)
+                works.append(None if member.work is None else self._through(member))
             if self.deaths > DEATHS:
-                self._give_up(members[0])
-            while len(self._members) < self.workers and self._broken is None:
-                self._fork()
+                self._give_up(members[0], f"{self.deaths} died one after the other, and nothing was done in between")
+            try:
+                while len(self._processes.members) < self.workers and self._broken is None:
+                    self._idle.append(self._processes.fork())
+            except OSError as error:
+                self._give_up(members[0], f"another cannot be started ({error})")
         for member, work in zip(members, works, strict=True):
             if self._arena is not None:
                 self._arena.gone(member)
@@ -477,21 +347,11 @@ class Pack:
                 self.offer()
                 self._pump.look()
 
-    def _take_out(self, member: Member) -> Work | None:
-        """Take a dead worker out of the pack and return what it was at. The lock is held."""
-        member.gone = True
-        del self._members[member.number]
-        if member in self._idle:
-            self._idle.remove(member)
-        self._hung_up(member)
-        member.channel.close()
-        return None if member.work is None else self._through(member)
-
-    def _give_up(self, last: Member) -> None:
+    def _give_up(self, last: Member, why: str) -> None:
         self._broken = lost(last)
         self._broken.args = (
-            f"{DEATHS + 1} workers died one after the other, and nothing was done in between; the last: "
-            f"{self._broken} No more are started. Look for what kills them, such as a memory limit; make a new client.",
+            f"the workers of this client are gone: {why}; the last: {self._broken} "
+            "Look for what kills them, such as a memory limit, and make a new client.",
         )
         self._pump.stop()
 

@@ -301,13 +301,11 @@ def refuse_lost_writes(walk: Walk) -> None:
             target = _target(node, nodes)
             if any(f"{cls.__module__}.{cls.__qualname__}" == "numpy.ndarray" for cls in type(target).__mro__):
                 _lost(key, "writes into a NumPy array")
-        function = node[0] if type(node) is tuple else getattr(node, "func", None)
-        if (
-            type(function) in _METHODS
-            and function.__name__ in WRITERS
-            and not isinstance(function.__self__, ModuleType)
-        ):
-            _lost(key, f"changes a {type(function.__self__).__name__}")
+        function: Any = node[0] if type(node) is tuple else getattr(node, "func", None)
+        if type(function) in _METHODS and function.__name__ in WRITERS:
+            its = function.__self__
+            if not isinstance(its, ModuleType):
+                _lost(key, f"changes a {type(its).__name__}")
 
 
 #: Methods of classes written in C.

@@ -40,6 +40,7 @@ class Auto:
     """
 
     working = 0
+    lends_itself = False
 
     def __init__(self, engine: "Engine") -> None:
         self.reasons: dict[str, str] = {}

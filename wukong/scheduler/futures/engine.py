@@ -22,7 +22,7 @@ from wukong.scheduler.futures.call import (
 )
 from wukong.scheduler.futures.lanes import Lane, Turn, here
 from wukong.scheduler.futures.processes import Processes
-from wukong.scheduler.futures.waiting import Signal, Waiting, aside
+from wukong.scheduler.futures.waiting import Signal, Waiting
 
 if TYPE_CHECKING:
     from wukong.platforms.local.pack import Pack
@@ -264,15 +264,11 @@ class Engine(Waiting):
         self._tell(done)
         return spared
 
-    def block(self, signal: Signal, timeout: float | None) -> bool:
-        """Wait for a signal, or so many seconds; if it is a call that waits, its place is free meanwhile."""
-        if not self.processes.started:
-            return super().block(signal, timeout)
-        if signal.given:
-            return True
-        self.check()
-        with aside():
+    def await_signal(self, signal: Signal, timeout: float | None) -> bool:
+        """Wait for a signal, or so many seconds, and read what comes from processes meanwhile."""
+        if self.processes.started:
             return self.processes.pack().wait(lambda: signal.given, timeout)
+        return super().await_signal(signal, timeout)
 
     def _tell(self, done: list[Call]) -> None:
         """Hand over calls to processes, and call the callbacks of calls that are done. No lock is held."""

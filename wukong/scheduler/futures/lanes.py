@@ -100,9 +100,13 @@ class Lane:
 
     Attributes
     ----------
+    lends_itself : bool
+        Whether a thread that waits for a call may run it.
     working : int
         Calls that run and do not wait for others.
     """
+
+    lends_itself = True
 
     def __init__(self, engine: "Engine", most: int, name: str) -> None:
         self.most = most

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from wukong import serialize
 from wukong.errors import CannotTravel, ClientClosed
+from wukong.platforms.local.called import SMALL, Input
 from wukong.scheduler.futures.call import READY, Call, fill
 from wukong.scheduler.futures.lanes import Ticks, here
 from wukong.travel import check_travels
@@ -45,6 +46,7 @@ class Processes:
     """
 
     working = 0
+    lends_itself = False
 
     def __init__(self, engine: "Engine", start: "Callable[[], Pack]") -> None:
         self._engine = engine
@@ -135,7 +137,7 @@ class Processes:
         """Return the value of a call that is finished as what can leave this process."""
         if call.sealed is None:
             frame = check_travels(call.value, f"the value of {call.key!r}")
-            call.sealed = bytes(frame) if frame.nbytes <= _small() else self.pack().arena.seal_frame(frame)
+            call.sealed = bytes(frame) if frame.nbytes <= SMALL else self.pack().arena.seal_frame(frame)
         return call.sealed
 
     def unseal(self, sealed: Any) -> Any:
@@ -156,18 +158,14 @@ class Processes:
             pack.close()
 
     def _hand_over(self, call: Call) -> None:
-        from wukong.platforms.local.calls import Input
-
-        if call.state != READY:
+        function, args, kwargs, inputs = call.function, call.args, call.kwargs, call.inputs
+        if call.state != READY or function is None:  # cancelled meanwhile
             return
         self.pack()
         assert self._calls is not None
-        stands = [Input(index) for index in range(len(call.inputs))]
-        args, kwargs = fill(call.args, stands), fill(call.kwargs, stands)
-        sealed = [self.seal(read) for read in call.inputs]
-        function = call.function
-        if function is None:  # cancelled meanwhile
-            return
+        stands = [Input(index) for index in range(len(inputs))]
+        args, kwargs = fill(args, stands), fill(kwargs, stands)
+        sealed = [self.seal(read) for read in inputs]
         rank: Any = Rank(call.priority, call.tag)
         self._handles[call] = handle = self._calls.start(
             function, args, kwargs, sealed, lambda sealed, error: self._done(call, sealed, error), rank
@@ -187,12 +185,6 @@ class Processes:
                 self._engine.failed(call, error)
         finally:
             here.reading = False
-
-
-def _small() -> int:
-    from wukong.platforms.local.called import SMALL
-
-    return SMALL
 
 
 def _closed() -> "Pack":

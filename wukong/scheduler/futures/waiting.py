@@ -94,6 +94,8 @@ class Waiting:
         self.check()
         if timeout is None and not first and (not failing or here.call is not None):
             self.help(left)
+            if left[0].done and len(left) == 1:
+                return True
         signal, counting = Signal(), Lock()
         count = 1 if first else len(left)
 
@@ -118,8 +120,14 @@ class Waiting:
         if signal.given:
             return True
         self.check()
+        if here.call is None:
+            return self.await_signal(signal, timeout)
         with aside():
-            return signal.wait(timeout)
+            return self.await_signal(signal, timeout)
+
+    def await_signal(self, signal: Signal, timeout: float | None) -> bool:
+        """Wait for a signal, or so many seconds."""
+        return signal.wait(timeout)
 
     def watch(self, call: Call, callback: Callable[[Call], None]) -> None:
         """Have `callback(call)` called when a call is done: by whoever ends it, or, if it is done, right here."""
@@ -147,7 +155,7 @@ class Waiting:
         seen: set[Call] = set()
         while needed:
             call = needed[-1]
-            if call.state == READY:
+            if call.state == READY and call.lane.lends_itself:
                 self._run_here(call)
             elif call.state == WAITING and call not in seen:
                 seen.add(call)

@@ -87,9 +87,9 @@ ROWS = {
     row.name: row
     for row in (
         _row("tree", "tree of adds, {} leaves", (8192,), (1024,), (8,), goal=0.2),
-        _row("fan", "one source, {} readers, one sum", (10_000,), (1000,), (10,), goal=0.2),
+        _row("fan", "one source, {} readers, one sum", (5000,), (1000,), (10,), goal=0.2),
         _row("diamonds", "{} wide, {} deep, two inputs each", (100, 50), (100, 10), (4, 3), goal=0.2),
-        _row("chain", "chain of {} adds", (5000,), (300,), (10,), goal=0.25),
+        _row("chain", "chain of {} adds", (3000,), (300,), (10,), goal=0.25),
         _row("gemm", "x @ y, side {}, chunks of {}", (3072, 768), (1024, 256), (32, 16)),
         _row("tsqr", "R of {} x {}, blocks of {}", (500_000, 64, 25_000), (100_000, 64, 10_000), (64, 4, 16)),
         _row("svd", "SVD of {} x {}, blocks of {}", (200_000, 100, 10_000), (50_000, 50, 5000), (64, 4, 16)),

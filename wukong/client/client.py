@@ -1,10 +1,8 @@
 """The client: graphs and calls in the background, and their futures. Where they run is decided below it."""
 
 import weakref
-from collections.abc import Callable, Iterable
-from contextvars import copy_context
+from collections.abc import Callable
 from functools import partial
-from itertools import count
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,7 +12,8 @@ from wukong import config
 from wukong.client import current
 from wukong.client.functions import get
 from wukong.client.jobs import recreate, submit_job
-from wukong.client.values import SEVERAL, collect, values
+from wukong.client.submitting import Submitting
+from wukong.client.values import SEVERAL
 from wukong.errors import ConfigError
 from wukong.events import Run
 from wukong.futures import Future
@@ -25,25 +24,19 @@ from wukong.scheduler.dask.collections import (
     futures_read,
     is_dask_collection,
     persisted,
-    tokenize,
     traversed,
 )
 from wukong.scheduler.dask.graphs import flatten, merge
-from wukong.scheduler.futures.batches import as_one
-from wukong.scheduler.futures.call import Call, lift
 from wukong.scheduler.futures.engine import Engine
-from wukong.scheduler.futures.lanes import Turn
 from wukong.sizes import parse_bytes
 
 if TYPE_CHECKING:
-    from wukong.client.executor import ClientExecutor
     from wukong.platforms.local.pack import Pack
 
 _DEFAULTS = config.Options()
-_names = count()
 
 
-class Client:
+class Client(Submitting):
     """Runs Dask graphs and calls, with futures. One may be used by many threads at once.
 
     While it is open, Dask computes with it: ``x.compute()``. What waits inside of a task for other tasks gives up its
@@ -206,219 +199,7 @@ class Client:
 
         self._latest = figures or last_run()
 
-    # --- calls --------------------------------------------------------------------------------------------------------
-
-    def submit(
-        self,
-        function: Callable[..., Any],
-        *args: Any,
-        key: Any = None,
-        pure: bool = False,
-        retries: int = 0,
-        priority: float = 0,
-        **kwargs: Any,
-    ) -> Future:
-        """Call a function in the background.
-
-        Parameters
-        ----------
-        function : callable
-        *args, **kwargs
-            Futures among them, and in tuples, lists, sets and dictionaries among them, stand for their values.
-        key : key, optional
-            Its name. If somebody holds a future of this name, that one is returned and nothing runs.
-        pure : bool
-            Whether equal calls may share one: their key is made of function and arguments then.
-        retries : int
-            How often it may run again after it raised.
-        priority : float
-            Higher ones run first.
-
-        Returns
-        -------
-        Future
-
-        Raises
-        ------
-        ClientClosed
-        """
-        if not callable(function):
-            raise TypeError(f"submit takes a function and its arguments, but {function!r} cannot be called")
-        name = self._key(function, args, kwargs, key, pure)
-        if (key is not None or pure) and (known := self._held(name)) is not None:
-            return known
-        call = self._call(name, function, args, kwargs, priority, retries)
-        self._engine.submit([call])
-        return Future(call)
-
-    def map(
-        self,
-        function: Callable[..., Any],
-        *iterables: Iterable[Any],
-        key: Any = None,
-        pure: bool = False,
-        retries: int = 0,
-        priority: float = 0,
-        batch_size: int | None = None,
-        **kwargs: Any,
-    ) -> list[Future]:
-        """Call a function in the background on the items of iterables, as the builtin `map` does.
-
-        Parameters
-        ----------
-        function : callable
-        *iterables : iterables
-            The shortest one ends it.
-        key : str or list of keys, optional
-            What the names begin with, or all of them.
-        pure, retries, priority
-            As in `submit`.
-        batch_size : int, optional
-            So many calls run one after the other as one, which pays where they are very short.
-        **kwargs
-            For each call.
-
-        Returns
-        -------
-        list of Future
-        """
-        if not callable(function):
-            raise TypeError(f"map takes a function and iterables, but {function!r} cannot be called")
-        rows = list(zip(*iterables, strict=False))
-        if isinstance(key, list) and len(key) != len(rows):
-            raise ConfigError(f"map has {len(rows)} calls, but {len(key)} keys are given; give one for each")
-        names = key if isinstance(key, list) else None
-        calls: list[Call] = []
-        futures: list[Future] = []
-        turn = Turn()
-        for index, row in enumerate(rows):
-            given = names[index] if names else None if key is None else f"{key}-{index}"
-            name = self._key(function, row, kwargs, given, pure)
-            future = self._held(name) if pure or given is not None else None
-            if future is None:
-                calls.append(self._call(name, function, row, kwargs, priority, retries))
-                future = Future(calls[-1])
-            futures.append(future)
-        if batch_size is None or batch_size < 2:
-            self._engine.submit(calls, None, turn)
-        else:
-            for start in range(0, len(calls), batch_size):
-                as_one(calls[start : start + batch_size], turn)
-        return futures
-
-    def _key(self, function: Any, args: Any, kwargs: Any, key: Any, pure: bool) -> Any:
-        if key is not None:
-            return key
-        name = getattr(function, "__name__", None) or type(function).__name__
-        return f"{name}-{tokenize(function, args, kwargs)}" if pure else f"{name}-{next(_names)}"
-
-    def _held(self, key: Any) -> Future | None:
-        call = self._engine.calls.get(key)
-        return None if call is None else Future(call)
-
-    def _call(self, key: Any, function: Any, args: Any, kwargs: Any, priority: float, retries: int) -> Call:
-        inputs: dict[Call, int] = {}
-        args = lift(args, inputs)
-        if kwargs:
-            kwargs = lift(kwargs, inputs)
-        return Call(
-            self._engine,
-            key,
-            function,
-            args,
-            kwargs,
-            tuple(inputs),
-            priority=priority,
-            retries=retries,
-            context=copy_context(),
-        )
-
-    # --- values -------------------------------------------------------------------------------------------------------
-
-    def gather(self, futures: Any, errors: str = "raise", asynchronous: bool | None = None) -> Any:
-        """Return the values of futures, alone or anywhere in lists, tuples, sets and dictionaries.
-
-        Parameters
-        ----------
-        futures : Future, or containers of them
-        errors : str
-            ``raise`` raises the first error; ``skip`` leaves out what has failed.
-        asynchronous : bool, optional
-            Whether to return an awaitable; what the client was made with if None.
-
-        Raises
-        ------
-        BaseException
-            What a call raised.
-        """
-        if errors not in ("raise", "skip"):
-            raise ConfigError(f"gather takes errors='raise' or errors='skip', not {errors!r}")
-        if self.asynchronous if asynchronous is None else asynchronous:
-            return self._gather(futures, errors)
-        found: dict[Future, None] = {}
-        collect(futures, found)
-        self._engine.wait([future.call for future in found], failing=errors == "raise")
-        if errors == "raise":
-            for future in found:
-                if future.done():
-                    future.result()
-        return values(futures, errors)
-
-    async def _gather(self, futures: Any, errors: str) -> Any:
-        from asyncio import gather
-
-        found: dict[Future, None] = {}
-        collect(futures, found)
-        await gather(*found, return_exceptions=errors == "skip")
-        return values(futures, errors)
-
-    def scatter(self, data: Any, broadcast: bool = False, hash: bool = False) -> Any:  # noqa: ARG002 - see below
-        """Return futures of values: of a list, tuple, set or dictionary one for each item; else one.
-
-        Parameters
-        ----------
-        data : object
-        broadcast : bool
-            Makes no difference: workers of one machine share what they read.
-        hash : bool
-            Whether equal values get equal keys.
-        """
-
-        def give(value: Any, key: Any = None) -> Future:
-            name = type(value).__name__
-            if key is None:
-                key = f"{name}-{tokenize(value)}" if hash else f"{name}-{next(_names)}"
-            return Future(self._engine.give(key, value))
-
-        if type(data) is dict:
-            return {key: give(value, key) for key, value in data.items()}
-        return type(data)(map(give, data)) if type(data) in SEVERAL else give(data)
-
-    def cancel(self, futures: Any, force: bool = False) -> None:
-        """Cancel futures, and those that need them.
-
-        What has not begun never will. The future of a call that runs is cancelled at once, and what it gives is
-        dropped; the call itself goes on to its end, unless it is in a process and `force` is given.
-
-        Parameters
-        ----------
-        futures : Future, or containers of them
-        force : bool
-            Whether to kill the processes that run their calls.
-        """
-        found: dict[Future, None] = {}
-        collect(futures, found)
-        calls = [future.call for future in found]
-        running = [call for call in calls if not call.done] if force else []
-        self._engine.cancel(calls)
-        for call in running:
-            self._engine.processes.kill(call)
-
-    def executor(self, priority: float = 0) -> "ClientExecutor":
-        """Return the client as a `concurrent.futures.Executor`, whose calls have this priority."""
-        from wukong.client.executor import ClientExecutor
-
-        return ClientExecutor(self._engine, priority)
+    # --- what came of it ----------------------------------------------------------------------------------------------
 
     def recreate_error_locally(self, future: Future) -> None:
         """Run what failed again, here and in this thread, as for a debugger.

@@ -7,7 +7,7 @@ from typing import Final
 from weakref import WeakKeyDictionary
 
 #: Methods that write into a container or an array.
-_METHODS: Final = frozenset(
+WRITING_METHODS: Final = frozenset(
     (
         *("__setitem__", "__delitem__", "add", "append", "appendleft", "byteswap", "clear", "difference_update"),
         *("discard", "extend", "extendleft", "fill", "insert", "intersection_update", "itemset", "move_to_end"),
@@ -16,7 +16,7 @@ _METHODS: Final = frozenset(
     )
 )
 #: Names that have no other meaning: wherever they stand in the code, something is written into.
-WRITERS: Final = frozenset(
+_WRITERS: Final = frozenset(
     (
         *("__setitem__", "__delitem__", "byteswap", "copyto", "delitem", "fill", "fill_diagonal", "heapify", "heappop"),
         *("heappush", "heappushpop", "heapreplace", "insort", "insort_left", "insort_right", "itemset", "put"),
@@ -93,7 +93,7 @@ def _read(code: CodeType) -> Reading:
                 method = steps[i + 1].argval if ops[i + 1] in _ATTRIBUTES else None
                 if ops[i + 1] in _NEXT or ops[i + 2] in _AFTER_NEXT:
                     assigned.add(name)
-                elif method in _METHODS:
+                elif method in WRITING_METHODS:
                     changed.add(name)
                 if op in _GLOBALS:
                     names[name] = None
@@ -113,7 +113,7 @@ def _read(code: CodeType) -> Reading:
     for name in ("globals", "exec"):
         if name in names:
             reason = reason or f"might write globals by `{name}`"
-    writes = stores or (aliases and augments) or not WRITERS.isdisjoint(attributes | names.keys())
+    writes = stores or (aliases and augments) or not _WRITERS.isdisjoint(attributes | names.keys())
     return Reading(
         reason, tuple(names), frozenset(attributes), frozenset(assigned), frozenset(assigned | changed), writes
     )

@@ -79,7 +79,8 @@ class ValueTooLarge(StoreError, ValueError):
     """A value exceeds what the store can take."""
 
 
-class MemoryLimitReached(StoreError, MemoryError):
+# As with JobStalled, below: MemoryError has a `__new__` of its own.
+class MemoryLimitReached(MemoryError, StoreError):
     """Neither the memory limit nor the disk has room for a value; the message gives the figures."""
 
 

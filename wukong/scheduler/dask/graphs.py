@@ -25,7 +25,7 @@ from dask._task_spec import (
 from dask.delayed import optimize as delayed_optimize
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
-from wukong.bytecode import WRITERS
+from wukong.bytecode import WRITING_METHODS
 from wukong.errors import GraphCycle, MissingKey, UnsupportedGraph
 from wukong.executor.alone import Walk
 from wukong.scheduler.dask.retries import with_retries
@@ -302,7 +302,7 @@ def refuse_lost_writes(walk: Walk) -> None:
             if any(f"{cls.__module__}.{cls.__qualname__}" == "numpy.ndarray" for cls in type(target).__mro__):
                 _lost(key, "writes into a NumPy array")
         function: Any = node[0] if type(node) is tuple else getattr(node, "func", None)
-        if type(function) in _METHODS and function.__name__ in WRITERS:
+        if type(function) in _METHODS and function.__name__ in WRITING_METHODS:
             its = function.__self__
             if not isinstance(its, ModuleType):
                 _lost(key, f"changes a {type(its).__name__}")

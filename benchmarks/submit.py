@@ -4,14 +4,16 @@
 
 A round trip is `submit(f).result()` with an `f` that does nothing. It is held against the same number of bytes going to
 another process over a Unix socket and back, and against dask.distributed with as many processes. Contestants take turns
-within each round, so that they share the machine's moods; the kernel places all processes as it likes. As it makes a
-large difference whether it keeps both ends on one core, the bare socket is also shown for both cases.
+within each round, so that they share the machine's moods, each in a process of its own, so that the threads of one are
+not in another's way. The kernel places all processes as it likes; as it makes a large difference whether it keeps both
+ends on one core, the bare socket is also shown for both cases.
 
 The start of a client is measured in new processes: from the call of `Client` to the first result, after the imports.
 """
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import socket
@@ -19,19 +21,26 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from multiprocessing.connection import Connection
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
 import dask
-import distributed
 
 import wukong
 
 WORKERS = 2
 MESSAGE = bytes(250)
-GOALS = {"times the bare socket": 3.0, "times faster than distributed": 10.0, "milliseconds to the first result": 150.0}
+GOALS = {
+    "times the bare socket": 3.0,
+    "times the bare socket on two cores": 3.0,
+    "times faster than distributed": 10.0,
+    "milliseconds to the first result": 150.0,
+}
 
 START = """
 import sys
@@ -46,56 +55,90 @@ print(imported - began, first - imported)
 """
 
 
+#: What makes one round trip, and what submits without waiting, if there is such a thing; until it is closed.
+Contestant = Iterator[tuple[Callable[[], object], Callable[[], Any] | None]]
+
+
 def nothing() -> None:
     """Do nothing."""
 
 
-class Bare:
-    """A process that sends back what it is sent.
+def bare(cores: tuple[int, int] | None) -> Contestant:
+    """Send to a process what it sends back; kept on two cores, or on one, if so asked."""
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    code = f"import socket\ns = socket.socket(fileno={its.fileno()})\nwhile m := s.recv(4096): s.send(m)"
+    process = subprocess.Popen([sys.executable, "-c", code], pass_fds=[its.fileno()])
+    its.close()
+    if cores:
+        os.sched_setaffinity(0, {cores[0]})
+        os.sched_setaffinity(process.pid, {cores[1]})
 
-    Parameters
-    ----------
-    cores : (int, int), optional
-        Where this process and that one are kept meanwhile.
-    """
+    def trip() -> None:
+        ours.send(MESSAGE)
+        ours.recv(4096)
 
-    def __init__(self, cores: tuple[int, int] | None = None) -> None:
-        self._cores = cores
-        self._ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        code = f"import socket\ns = socket.socket(fileno={its.fileno()})\nwhile m := s.recv(4096): s.send(m)"
-        self._process = subprocess.Popen([sys.executable, "-c", code], pass_fds=[its.fileno()])
+    yield trip, None
+    ours.close()
+    process.wait(10)
+
+
+def with_wukong() -> Contestant:
+    """Submit to a client of ours."""
+    with wukong.Client(granules="processes", workers=WORKERS, set_as_default=False) as client:
+        yield lambda: client.submit(nothing, pure=False).result(), lambda: client.submit(nothing, pure=False)
+
+
+def with_distributed() -> Contestant:
+    """Submit to dask.distributed, whose scheduler is in the client's process, as it is by default."""
+    import distributed
+
+    cluster = {"n_workers": WORKERS, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    with distributed.Client(**cluster, set_as_default=False) as client:
+        yield lambda: client.submit(nothing, pure=False).result(), lambda: client.submit(nothing, pure=False)
+
+
+def contest(contestant: Callable[..., Contestant], args: tuple[Any, ...], commands: Connection) -> None:
+    """Measure, in a process of one's own, what is asked for."""
+    with contextmanager(contestant)(*args) as (trip, submit):
+        for _ in range(50):
+            trip()
+        commands.send(None)
+        while (command := commands.recv()) is not None:
+            what, count = command
+            began = perf_counter()
+            if what == "one after the other":
+                for _ in range(count):
+                    trip()
+            else:
+                assert submit is not None
+                for future in [submit() for _ in range(count)]:
+                    future.result()
+            commands.send(perf_counter() - began)
+
+
+class Process:
+    """A contestant in a process of its own."""
+
+    def __init__(self, contestant: Callable[..., Contestant], *args: Any) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self._commands, its = spawn.Pipe()
+        # Not a daemon: it has processes of its own.
+        self._process = spawn.Process(target=contest, args=(contestant, args, its))
+        self._process.start()
         its.close()
-        if cores:
-            os.sched_setaffinity(self._process.pid, {cores[1]})
+        self._commands.recv()
 
-    def __call__(self) -> None:
-        """Send and receive."""
-        self._ours.send(MESSAGE)
-        self._ours.recv(4096)
-
-    @contextmanager
-    def placed(self) -> Iterator[None]:
-        """Keep this process where it belongs."""
-        before = os.sched_getaffinity(0)
-        if self._cores:
-            os.sched_setaffinity(0, {self._cores[0]})
-        try:
-            yield
-        finally:
-            os.sched_setaffinity(0, before)
+    def measure(self, what: str, count: int) -> float:
+        """Return seconds."""
+        self._commands.send((what, count))
+        seconds: float = self._commands.recv()
+        return seconds
 
     def close(self) -> None:
         """End it."""
-        self._ours.close()
-        self._process.wait(10)
-
-
-def timed(call: Callable[[], Any], count: int) -> float:
-    """Return microseconds a call."""
-    began = perf_counter()
-    for _ in range(count):
-        call()
-    return 1e6 * (perf_counter() - began) / count
+        with suppress(OSError):
+            self._commands.send(None)
+        self._process.join(30)
 
 
 def spread(times: list[float]) -> dict[str, float]:
@@ -104,40 +147,25 @@ def spread(times: list[float]) -> dict[str, float]:
 
 
 def measure(rounds: int, count: int) -> dict[str, dict[str, dict[str, float]]]:
-    """Return microseconds a call: one after the other, and of a thousand at once."""
+    """Return microseconds a call, one after the other, and milliseconds of a thousand at once."""
     cores = sorted(os.sched_getaffinity(0))
-    bares = {"bare socket": Bare(), "bare socket, one core": Bare((cores[0], cores[0]))}
-    if len(cores) > 1:
-        bares["bare socket, two cores"] = Bare((cores[0], cores[1]))
-    trips: dict[str, list[float]] = {}
-    at_once: dict[str, list[float]] = {}
-    with (
-        wukong.Client(granules="processes", workers=WORKERS, set_as_default=False) as ours,
-        distributed.Client(
-            n_workers=WORKERS, threads_per_worker=1, processes=True, dashboard_address=None, set_as_default=False
-        ) as theirs,
-    ):
-        clients = {
-            "wukong": lambda: ours.submit(nothing, pure=False),
-            "distributed": lambda: theirs.submit(nothing, pure=False),
-        }
-        for submit in clients.values():
-            for _ in range(50):
-                submit().result()
-        for _ in range(rounds):
-            for name, bare in bares.items():
-                with bare.placed():
-                    trips.setdefault(name, []).append(timed(bare, count))
-            for name, submit in clients.items():
-                some = count if name == "wukong" else max(10, count // 10)
-                trips.setdefault(name, []).append(timed(lambda submit=submit: submit().result(), some))  # type: ignore
-            for name, submit in clients.items():
-                began = perf_counter()
-                for future in [submit() for _ in range(1000)]:
-                    future.result()
-                at_once.setdefault(name, []).append(1e3 * (perf_counter() - began))
-    for bare in bares.values():
-        bare.close()
+    contestants = {
+        "bare socket": Process(bare, None),
+        "bare socket, one core": Process(bare, (cores[0], cores[0])),
+        "bare socket, two cores": Process(bare, (cores[0], cores[-1])),
+        "wukong": Process(with_wukong),
+        "distributed": Process(with_distributed),
+    }
+    trips: dict[str, list[float]] = {name: [] for name in contestants}
+    at_once: dict[str, list[float]] = {"wukong": [], "distributed": []}
+    for _ in range(rounds):
+        for name, contestant in contestants.items():
+            some = count // 10 if name == "distributed" else count
+            trips[name].append(1e6 * contestant.measure("one after the other", some) / some)
+        for name, times in at_once.items():
+            times.append(1e3 * contestants[name].measure("at once", 1000))
+    for contestant in contestants.values():
+        contestant.close()
     return {
         "one after the other": {name: spread(times) for name, times in trips.items()},
         "a thousand at once": {name: spread(times) for name, times in at_once.items()},
@@ -147,22 +175,22 @@ def measure(rounds: int, count: int) -> dict[str, dict[str, dict[str, float]]]:
 def starts(rounds: int) -> dict[str, dict[str, float]]:
     """Return seconds of imports, and from then to the first result, of new processes with and without packages."""
     found: dict[str, dict[str, float]] = {}
-    for name, imports in {
-        "nothing else imported": "import wukong",
-        "numpy and pandas imported": "import wukong, numpy, pandas",
-    }.items():
-        imported, first = [], []
-        for _ in range(rounds):
-            code = START.format(imports=imports, workers=WORKERS)
-            said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-            seconds = [float(part) for part in said.split()]
-            imported.append(1e3 * seconds[0])
-            first.append(1e3 * seconds[1])
-        found[name] = {
-            "imports": statistics.median(imported),
-            "first run": first[0],
-            **spread(first[1:] or first),
-        }
+    with TemporaryDirectory() as compiled:
+        # Modules are compiled by the first run, as they are when a package is installed.
+        environ = {**os.environ, "PYTHONPYCACHEPREFIX": compiled}
+        environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        for name, imports in {
+            "nothing else imported": "import wukong",
+            "numpy and pandas imported": "import wukong, numpy, pandas",
+        }.items():
+            imported, first = [], []
+            for _ in range(rounds + 1):
+                command = [sys.executable, "-c", START.format(imports=imports, workers=WORKERS)]
+                ended = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
+                seconds = [float(part) for part in ended.stdout.split()]
+                imported.append(1e3 * seconds[0])
+                first.append(1e3 * seconds[1])
+            found[name] = {"imports": statistics.median(imported[1:]), "first run": first[0], **spread(first[1:])}
     return found
 
 
@@ -171,6 +199,7 @@ def verdicts(found: dict[str, Any]) -> dict[str, float]:
     trips = {name: times["median"] for name, times in found["calls"]["one after the other"].items()}
     return {
         "times the bare socket": trips["wukong"] / trips["bare socket"],
+        "times the bare socket on two cores": trips["wukong"] / trips["bare socket, two cores"],
         "times faster than distributed": trips["distributed"] / trips["wukong"],
         "milliseconds to the first result": found["starts"]["nothing else imported"]["median"],
     }
@@ -189,7 +218,7 @@ def main() -> None:
             "python": platform.python_version(),
             "cores": len(os.sched_getaffinity(0)),
             "dask": dask.__version__,
-            "distributed": distributed.__version__,
+            "distributed": version("distributed"),
             "wukong": wukong.__version__,
         },
         "starts": starts(rounds),

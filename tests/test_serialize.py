@@ -2,8 +2,11 @@
 
 import math
 import pickle
+import sys
+import types
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import pytest
 from hypothesis import given
@@ -85,6 +88,18 @@ def test_what_is_defined_in_main_travels_by_value(monkeypatch: pytest.MonkeyPatc
     stored = bytes(dumps([double]))
     monkeypatch.delattr(__main__, "double")
     assert loads(stored)[0](4) == 8
+
+
+def test_what_is_defined_in_the_main_of_a_spawned_process_travels_by_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    main = types.ModuleType("__mp_main__")
+    exec("def double(x): return 2 * x", main.__dict__)
+    monkeypatch.setitem(sys.modules, "__mp_main__", main)
+    try:
+        as_value, as_function = bytes(dumps([main.double])), bytes(dumps(main.double, serialize.FUNCTION))
+    finally:
+        cloudpickle.unregister_pickle_by_value(main)
+    monkeypatch.delitem(sys.modules, "__mp_main__")
+    assert loads(as_value)[0](4) == loads(as_function)(4) == 8
 
 
 @pytest.mark.parametrize("cut", [0, 3, 63, 64, -1])

@@ -16,6 +16,7 @@ that work in place stay apart. A frame refers to the memory of the object it was
 """
 
 import pickle
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from struct import Struct
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -81,8 +82,9 @@ def dumps(obj: Any, kind: int = VALUE) -> Frame:
     Parameters
     ----------
     obj : object
-        Pickled by `pickle`; by `cloudpickle` if that fails or if the pickle would refer to ``__main__``, which is
-        another module where it is loaded; always by `cloudpickle` for `FUNCTION`.
+        Pickled by `pickle`; by `cloudpickle` if that fails or if the pickle would refer to ``__main__`` (or to
+        ``__mp_main__``, its name in processes of `multiprocessing`), which is another module where it is loaded; always
+        by `cloudpickle` for `FUNCTION`.
     kind : int
         `VALUE`, `PLAN`, `FUNCTION` or `ERROR`; `loads` can insist on it.
 
@@ -95,16 +97,16 @@ def dumps(obj: Any, kind: int = VALUE) -> Frame:
         return _string(obj, kind)
     buffers: list[pickle.PickleBuffer] = []
     if kind == FUNCTION:
-        body = cloudpickle.dumps(obj, protocol=5, buffer_callback=buffers.append)
+        body = _dumps_whole(obj, buffers.append)
     else:
         try:
             body = pickle.dumps(obj, protocol=5, buffer_callback=buffers.append)
-            portable = b"__main__" not in body
+            portable = b"_main__" not in body
         except Exception:
             portable = False
         if not portable:
             buffers.clear()
-            body = cloudpickle.dumps(obj, protocol=5, buffer_callback=buffers.append)
+            body = _dumps_whole(obj, buffers.append)
     if not buffers:
         nbytes = 64 + len(body)
         head = _HEAD.pack(_MAGIC, _VERSION, kind, 0, 0, 0, _NO_MAC, len(body), nbytes)
@@ -112,8 +114,16 @@ def dumps(obj: Any, kind: int = VALUE) -> Frame:
     try:
         raw = [buffer.raw() for buffer in buffers]
     except BufferError:  # not contiguous: its owner left the copying to us
-        return _with_buffers(cloudpickle.dumps(obj, protocol=5), [], kind)
+        return _with_buffers(_dumps_whole(obj, None), [], kind)
     return _with_buffers(body, raw, kind)
+
+
+def _dumps_whole(obj: Any, callback: Callable[[pickle.PickleBuffer], Any] | None) -> bytes:
+    main = sys.modules.get("__mp_main__")
+    if main is not None and main.__name__ not in cloudpickle.list_registry_pickle_by_value():
+        cloudpickle.register_pickle_by_value(main)
+    body: bytes = cloudpickle.dumps(obj, protocol=5, buffer_callback=callback)
+    return body
 
 
 def _string(obj: Any, kind: int) -> Frame:

@@ -26,6 +26,8 @@ from wukong.travel import check_travels
 #: Functions that are kept packed.
 _MOST: Final = 256
 _DEEPEST: Final = 4
+#: Modules that are others, or none, where functions are loaded.
+_NOWHERE: Final = (None, "__main__", "__mp_main__")
 _ATOMS: Final = frozenset((int, float, complex, bool, str, bytes, type(None), type(Ellipsis), type(NotImplemented)))
 
 
@@ -93,7 +95,9 @@ def name_of(function: Callable[..., Any]) -> str:
 def _goes_by_name(function: Any) -> bool:
     """Whether pickling it gives its name and nothing else."""
     module = getattr(function, "__module__", None)
-    if module is None or module == "__main__" or not isinstance(function, FunctionType | BuiltinFunctionType | type):
+    if module in (None, "__main__", "__mp_main__") or not isinstance(
+        function, FunctionType | BuiltinFunctionType | type
+    ):
         return False
     by_value = cloudpickle.list_registry_pickle_by_value()
     if by_value and any(module == name or module.startswith(name + ".") for name in by_value):

@@ -462,3 +462,14 @@ def test_what_is_defined_in_main_is_the_users_whatever_was_started(
     main.__file__ = pytest.__file__
     monkeypatch.setitem(sys.modules, "__main__", main)
     assert keeps(notebook["count"]) == "writes the global `counter`"
+
+
+def test_what_hashes_stays_because_hashes_of_strings_differ_between_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def bucket(key: str) -> int:
+        return hash(key) % 8
+
+    monkeypatch.setenv("PYTHONHASHSEED", "random")
+    if sys.flags.hash_randomization:
+        assert "`hash`" in (keeps(bucket) or "")
+    monkeypatch.setenv("PYTHONHASHSEED", "7")
+    assert keeps(bucket) is None

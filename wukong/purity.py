@@ -11,6 +11,7 @@ installed, the globals that it names. The functions among these are looked at in
     an array or a table, or a default           it moves, unless its code writes into something: captured arrays are
                                                 mostly data, and who fills one writes `a[i] = ...` or `out=a`
     what hashes by its value                    it moves: such things do not change
+    a call of `hash`                            it stays: of strings it differs between processes
     a function that is installed                it moves: what a library keeps is its own affair
 
 What a client has changed in a module that it imported does not travel. Captured things change, so they are looked at
@@ -18,6 +19,8 @@ anew with each question (10 us); what code says is kept, weakly (100 us at first
 """
 
 import io
+import os
+import sys
 from collections.abc import Callable, Iterator
 from enum import Enum
 from functools import partial
@@ -115,6 +118,8 @@ class _Search:
             self._in = function.__qualname__.rpartition(".")[2]
         if not theirs:
             code = read(function.__code__)
+            if "hash" in code.names and "hash" not in function.__globals__ and _hashes_differ():
+                return "calls `hash`, which gives other numbers in other processes unless PYTHONHASHSEED is set"
             anew = found is function and function.__module__ != "__main__"
             reason = code.reason or self._add_globals(function.__globals__, code, anew)
             if reason is not None:
@@ -226,6 +231,11 @@ class _Search:
 _ATOMS: Final = frozenset(
     {type(None), bool, int, float, complex, str, bytes, range, slice, type(...), type(NotImplemented)}
 )
+
+
+def _hashes_differ() -> bool:
+    """Whether strings hash by a secret of this process, which those it starts do not share."""
+    return bool(sys.flags.hash_randomization) and not os.environ.get("PYTHONHASHSEED", "").isdecimal()
 
 
 def _innermost(function: Any) -> Any:

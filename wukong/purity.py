@@ -118,7 +118,8 @@ class _Search:
             self._in = function.__qualname__.rpartition(".")[2]
         if not theirs:
             code = read(function.__code__)
-            if "hash" in code.names and "hash" not in function.__globals__ and _hashes_differ():
+            hashes = "hash" in code.names and "hash" not in function.__globals__ and function.__name__ != "__hash__"
+            if hashes and _hashes_differ():
                 return "calls `hash`, which gives other numbers in other processes unless PYTHONHASHSEED is set"
             anew = found is function and function.__module__ != "__main__"
             reason = code.reason or self._add_globals(function.__globals__, code, anew)

@@ -18,7 +18,9 @@ from dask.callbacks import Callback
 import wukong
 from tests import drivers
 from wukong.cost import PROCESSES
-from wukong.errors import CannotTravel, UnsupportedGraph, WorkerLost
+from wukong.errors import CannotTravel, JobStalled, UnsupportedGraph, WorkerLost
+from wukong.platforms.local import board, threads
+from wukong.platforms.local.pack import Pack
 from wukong.platforms.local.packs import pack_of
 from wukong.platforms.local.processors import workers_here
 from wukong.scheduler import adaptive, company
@@ -175,6 +177,17 @@ def test_a_worker_that_dies_fails_the_job_with_the_evidence_and_not_the_next() -
         get({"a": (lambda: os.kill(os.getpid(), signal.SIGKILL),)}, "a")
     assert "started on 'a'" in caught.value.__notes__[0]
     assert get({"a": (int, 3)}, "a") == 3
+
+
+def test_processes_that_are_never_ready_are_not_waited_for_without_end() -> None:
+    with (
+        patch.object(board, "PATIENCE", 0.0),
+        patch.object(threads, "_LOOK", 0.01),
+        patch.object(Pack, "ready", property(lambda _: False)),
+        patch.object(Pack, "offer", lambda _: None),
+        pytest.raises(JobStalled, match="for 0 s none was ready"),
+    ):
+        get({"a": (int, 1)}, "a")
 
 
 def test_what_cannot_travel_is_named() -> None:

@@ -8,11 +8,16 @@ import threading
 from collections.abc import Callable, Hashable, Sequence
 from contextvars import copy_context
 from heapq import heapify, heappop, heappush
-from typing import Protocol
+from time import monotonic
+from typing import Final, Protocol
 
+from wukong.errors import JobStalled
 from wukong.executor.driver import Driver
 from wukong.executor.job import Job
 from wukong.platforms.local.placement import Placement
+
+#: Seconds until a first process must be ready; to import pandas and more may take some of them.
+PATIENCE: Final = 60.0
 
 
 class Crew(Protocol):
@@ -74,6 +79,7 @@ class Posted:
         #: Of whoever asked: helpers see its context variables, such as NumPy's `errstate`, as in Dask's threads.
         self.context = copy_context()
         self._crew = crew
+        self._lacking: float | None = None
 
     @property
     def job(self) -> Job:
@@ -148,6 +154,24 @@ class Posted:
         if self.over or self.working >= self.workers or not self.away:
             return []
         return self._share(self.away)
+
+    def refuse_to_wait(self) -> None:
+        """Raise if there is work for processes, and for long there has been none.
+
+        Raises
+        ------
+        JobStalled
+        """
+        if not self.away or self.processes is None or self.processes.ready:
+            self._lacking = None
+        elif self._lacking is None:
+            self._lacking = monotonic()
+        elif monotonic() - self._lacking > PATIENCE:
+            raise JobStalled(
+                f"job {self.job.name} has {len(self.away)} tasks for processes, and for {PATIENCE:.0f} s none was ready; "
+                "the machine seems to be overloaded, or a new process cannot import what the client has imported: "
+                "try granules='threads'"
+            )
 
     def forget(self) -> None:
         """Let go of everything, as the job is over. The lock must be held."""

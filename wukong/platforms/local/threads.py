@@ -74,7 +74,7 @@ class Crew:
         BaseException
             The error of the task that failed.
         JobStalled
-            If nothing is left to run and the results are not there.
+            If nothing is left to run and the results are not there, or no process begins to work.
         """
         while not posted.over:
             with self.lock:
@@ -90,6 +90,7 @@ class Crew:
                 self._enter(posted, posted.driver, starts)
             else:
                 self._wait(posted)
+                posted.refuse_to_wait()
         if posted.error is not None:
             raise posted.error
 

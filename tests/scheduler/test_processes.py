@@ -185,7 +185,7 @@ def test_processes_that_are_never_ready_are_not_waited_for_without_end() -> None
         patch.object(threads, "_LOOK", 0.01),
         patch.object(Pack, "ready", property(lambda _: False)),
         patch.object(Pack, "offer", lambda _: None),
-        pytest.raises(JobStalled, match="for 0 s none was ready"),
+        pytest.raises(JobStalled, match="for 0 s none has been ready"),
     ):
         get({"a": (int, 1)}, "a")
 

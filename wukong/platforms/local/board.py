@@ -167,9 +167,10 @@ class Posted:
         elif self._lacking is None:
             self._lacking = monotonic()
         elif monotonic() - self._lacking > PATIENCE:
+            left = len(self.away)
             raise JobStalled(
-                f"job {self.job.name} has {len(self.away)} tasks for processes, and for {PATIENCE:.0f} s none was ready; "
-                "the machine seems to be overloaded, or a new process cannot import what the client has imported: "
+                f"job {self.job.name} has {left} tasks for processes; for {PATIENCE:.0f} s none has been ready: the "
+                "machine seems to be overloaded, or a new process cannot import what the client has imported; "
                 "try granules='threads'"
             )
 

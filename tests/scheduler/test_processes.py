@@ -25,6 +25,7 @@ from wukong.platforms.local.packs import pack_of
 from wukong.platforms.local.processors import workers_here
 from wukong.scheduler import adaptive, company
 from wukong.scheduler.dask.lower import lower
+from wukong.scheduler.service import Service
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -184,7 +185,7 @@ def test_processes_that_are_never_ready_are_not_waited_for_without_end() -> None
         patch.object(board, "PATIENCE", 0.0),
         patch.object(threads, "_LOOK", 0.01),
         patch.object(Pack, "ready", property(lambda _: False)),
-        patch.object(Pack, "offer", lambda _: None),
+        patch.object(Service, "next", lambda *_: None),
         pytest.raises(JobStalled, match="for 0 s none has been ready"),
     ):
         get({"a": (int, 1)}, "a")

@@ -8,11 +8,7 @@ The baton is in its list exactly while a task runs, so having it also says that 
 """
 
 import threading
-import time
-from collections.abc import Callable
 from contextvars import copy_context
-from functools import partial
-from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,6 +16,7 @@ from wukong.cost import Costs
 from wukong.errors import JobStalled
 from wukong.events import Observer, Run
 from wukong.executor.alone import Taken, Walk
+from wukong.scheduler.clock import ThreadClock
 from wukong.scheduler.company import Packs
 from wukong.scheduler.compiled import Compiled
 from wukong.scheduler.dask.graphs import shares_memory
@@ -68,9 +65,7 @@ class Relay:
         self._context = copy_context()
         self._over = False
         self._taking = threading.Lock()
-        self._clock = _thread_clock()
-        self._began = perf_counter()
-        self._ran = self._clock()
+        self._clock = ThreadClock()
         self._seen = -1
         self._seen_at = 0.0
         self._launched = threading.Event()
@@ -107,7 +102,7 @@ class Relay:
                 return False
         try:
             index = self.baton[-1]
-            worked = self._worked()
+            worked = self._clock.worked()
         except (IndexError, OSError):
             # It is between two tasks, or its thread has ended and the clock with it.
             return not self._over
@@ -143,15 +138,6 @@ class Relay:
             self._launched.set()
         return self._compiled is not None
 
-    def _worked(self) -> float:
-        """Return for how long, in seconds, the walk has been at work.
-
-        What its thread has run counts whole, the rest an eighth: it may have waited for a disk, and then others could
-        have worked, or for a processor, and then they could not.
-        """
-        ran = self._clock() - self._ran
-        return ran + max(perf_counter() - self._began - ran, 0.0) / 8
-
     def join(self, taken: Taken) -> Run:
         """Add the value of the task that ran when the walk was taken over, and work on the rest to its end."""
         patience = 60.0 + 1e-3 * self._size
@@ -164,13 +150,6 @@ class Relay:
             raise self._error
         assert self._compiled is not None
         return self._compiled.finish(taken.give())
-
-
-def _thread_clock() -> Callable[[], float]:
-    """Return a clock that tells any thread how many seconds this one has run; where there is none, the time."""
-    if not hasattr(time, "pthread_getcpuclockid"):
-        return perf_counter
-    return partial(time.clock_gettime, time.pthread_getcpuclockid(threading.get_ident()))
 
 
 class Lookout:

@@ -45,8 +45,9 @@ class ThreadClock:
         except (OSError, IndexError, ValueError):
             return False
         if self._lost is None:
-            # Not counted when the clock is made: most walks are over before anybody asks.
+            # Not when the clock is made: most walks are over before anybody asks.
             self._lost = lost
+            return False
         return (lost - self._lost) * _TAKEN_EVERY < waited
 
 

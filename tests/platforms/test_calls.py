@@ -118,6 +118,7 @@ def test_an_error_that_cannot_be_loaded_again_becomes_one_that_tells_of_it(start
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
 def test_errors_that_end_programs_end_only_the_call(started, error):
+    until(lambda: len(started.pack.pids) == started.pack.workers, "the start of all workers")
     before = sorted(started.pack.pids)
 
     def fails():

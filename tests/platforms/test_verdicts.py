@@ -16,6 +16,26 @@ PROMPT = Seen(0.0, ran=True)
 IDLE = Seen(0.0, ran=False)
 
 
+class Queued:
+    """The kernel's books, of a thread that waits for a processor as long as it is told."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def open(self) -> None:
+        pass
+
+    def waited(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture(autouse=True)
+def _nobody_waited_for_a_processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Naps that are told, not taken, have nothing in the kernel's books, where other tests have left something."""
+    if "function" not in request.fixturenames:
+        monkeypatch.setattr("wukong.platforms.local.verdicts._queue", Queued(0.0))
+
+
 def judged(*naps: Seen | None, at_work: tuple[Hashable, ...] = ("f",)) -> bool | None:
     verdicts = Verdicts()
     for seen in naps:
@@ -89,16 +109,6 @@ def test_who_asks_is_told_whether_a_nap_may_tell_something() -> None:
         verdicts.saw(("f",), LATE)
     assert not verdicts.asks(("f",))
     assert verdicts.asks(("f", "g"))
-
-
-class Queued:
-    """The kernel's books, of a thread that waits for a processor as long as it is told."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-
-    def waited(self) -> float:
-        return self.seconds
 
 
 def test_naps_that_were_late_for_want_of_a_processor_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ def test_a_task_may_have_a_stream_of_its_own(started, capsys):
 def test_a_task_that_closes_its_output_costs_only_its_words():
     def close():
         sys.stdout.close()
-        sys.stdout = open(os.devnull, "w")
+        sys.stdout = io.StringIO()
         sys.stdout.close()
 
     # What it leaves behind is in the way of other tests.

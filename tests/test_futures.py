@@ -1,8 +1,10 @@
 """What people hold of a call, and waiting for several."""
 
 import asyncio
+import dataclasses
 import gc
 import pickle
+import signal
 import threading
 import time
 import traceback
@@ -284,3 +286,49 @@ def test_a_future_is_what_dask_takes_for_one(client):
     future = client.submit(int, "5")
     assert isinstance(future, Future)
     assert delayed(sum)([future, 1]).compute() == 6
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenError(Exception):
+    number: int
+
+
+def test_errors_that_let_nothing_be_set_come_out_as_themselves(client):
+    bad = client.submit(fail, FrozenError(3))
+    read = client.submit(str, bad)
+    for future in (bad, read, client.map(fail, [FrozenError(3)])[0]):
+        with pytest.raises(FrozenError):
+            future.result(20)
+
+
+@pytest.mark.parametrize("how", ["result", "wait", "gather", "skip"])
+def test_ctrl_c_comes_out_of_the_waiting_thread_that_runs_a_call_itself(client, monkeypatch, how):
+    monkeypatch.setattr(client._engine.threads, "_summon", lambda: None)  # no other thread comes for it
+    began = threading.Event()
+
+    def forever():
+        began.set()
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            time.sleep(0.001)
+
+    def interrupt():
+        if began.wait(20):
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    first, second = client.submit(forever), client.submit(int)
+    waits = {
+        "result": first.result,
+        "wait": lambda: wait([first, second]),
+        "gather": lambda: client.submit(client.gather, [first, second]).result(),
+        "skip": lambda: client.gather([second, first], errors="skip"),
+    }
+    shooter = threading.Thread(target=interrupt)
+    shooter.start()
+    with pytest.raises(KeyboardInterrupt):
+        waits[how]()
+    shooter.join(20)
+    assert isinstance(first.exception(), KeyboardInterrupt)
+    assert client._engine.threads.working == 0
+    monkeypatch.undo()
+    assert client.submit(int).result(20) == 0

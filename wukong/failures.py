@@ -1,43 +1,70 @@
-"""What a task raised, on its way to another process: the exception itself if it can travel, and its traceback."""
+"""What a task raised, on its way to another process: the exception itself, or what can travel of it; its traceback."""
 
-import contextlib
 import os
 import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
 from wukong import serialize
 from wukong.errors import TaskFailed
+from wukong.travel import travels
+
+#: Errors raised from each other that travel one by one; of the rest the text does.
+_MOST = 8
 
 
-def pack(error: BaseException) -> bytes:
-    """Return the frame of an exception and of the text of its traceback."""
-    where = f"raised in process {os.getpid()}:\n" + "".join(traceback.format_exception(error)).rstrip()
+def pack(error: BaseException, most: int = _MOST) -> bytes:
+    """Return the frame of an exception, of the one that it was raised from, and of the text of its traceback."""
+    cause = error.__cause__ if most > 1 else None
+    text = "".join(traceback.format_exception(error, chain=cause is None)).rstrip()
+    where = f"raised in process {os.getpid()}:\n{text}"
+    before = None if cause is None else pack(cause, most - 1)
     # Where tblib is installed the traceback travels, too, unless it is a very long one.
-    for _ in range(2):
-        try:
-            frame = bytes(serialize.dumps((error, where), serialize.ERROR))
+    forms: tuple[Callable[[], Any], ...] = (lambda: error, lambda: error.with_traceback(None), lambda: _Bare(error))
+    for form in forms:
+        with suppress(Exception):
+            frame = bytes(serialize.dumps((form(), where, before), serialize.ERROR))
             # Exceptions whose constructors take other arguments than they pass on can be packed, and not unpacked.
             serialize.loads(frame, serialize.ERROR)
-        except Exception:
-            error = error.with_traceback(None)
-        else:
             return frame
     stand_in = TaskFailed(f"a task raised {_described(error)}; the exception itself cannot travel")
-    return bytes(serialize.dumps((stand_in, where), serialize.ERROR))
+    return bytes(serialize.dumps((stand_in, where, before), serialize.ERROR))
 
 
 def unpack(frame: serialize.Buffer) -> BaseException:
     """Return the exception, with its traceback as a note unless it came along."""
     error: BaseException
-    error, where = serialize.loads(frame, serialize.ERROR)
-    if error.__traceback__ is None:
-        # Some errors can take no note: those of a frozen dataclass, for one.
-        with contextlib.suppress(Exception):
+    error, where, before = serialize.loads(frame, serialize.ERROR)
+    # Some errors let no attribute be set, and take no note: those of a frozen dataclass, for one.
+    with suppress(Exception):
+        if before is not None:
+            error.__cause__ = unpack(before)
+        if error.__traceback__ is None:
             error.add_note(where)
+    return error
+
+
+class _Bare:
+    """Travels as an exception that is made without its constructor, and without what of it cannot travel."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __reduce__(self) -> Any:
+        error = self._error
+        args = tuple(arg if travels(arg) else repr(arg) for arg in error.args)
+        return _made, (type(error), args, {name: part for name, part in error.__dict__.items() if travels(part)})
+
+
+def _made(kind: type[BaseException], args: tuple[Any, ...], attributes: dict[str, Any]) -> BaseException:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(attributes)
     return error
 
 
 def _described(error: BaseException) -> str:
     kind = f"{type(error).__module__}.{type(error).__qualname__}"
-    with contextlib.suppress(Exception):
+    with suppress(Exception):
         kind += f": {error}"
     return kind

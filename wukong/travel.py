@@ -51,7 +51,7 @@ def culprit(obj: Any) -> tuple[list[str], Any]:
     seen = [obj]
     while len(path) < _DEEPEST:
         for step, part in _parts(obj):
-            if not any(part is other for other in seen) and not _travels(part):
+            if not any(part is other for other in seen) and not travels(part):
                 path.append(step)
                 seen.append(part)
                 obj = part
@@ -61,7 +61,8 @@ def culprit(obj: Any) -> tuple[list[str], Any]:
     return path, obj
 
 
-def _travels(obj: Any) -> bool:
+def travels(obj: Any) -> bool:
+    """Return whether an object can be pickled."""
     try:
         serialize.dumps(obj)
     except Exception:

@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures as cf
+import dataclasses
 import functools
 import operator
 import os
@@ -98,6 +99,20 @@ def test_failures_come_back_and_end_what_needs_them(client):
     assert "in fail" in "".join(traceback.format_exception(raised.value))
     with pytest.raises(ZeroDivisionError):
         client.recreate_error_locally(reader)
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenError(Exception):
+    number: int
+
+
+def fail_frozen(number):
+    raise FrozenError(number)
+
+
+def test_errors_that_let_nothing_be_set_cost_no_worker(client):
+    with pytest.raises(FrozenError):
+        client.submit(fail_frozen, 3).result()
 
 
 def test_what_cannot_travel_is_named(client):

@@ -8,6 +8,7 @@ behind a long one while a worker is idle, and when a worker dies the client know
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from contextvars import copy_context
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -129,10 +130,11 @@ def _call(
         return True, bytes(frame) if frame.nbytes <= SMALL else worker.arena.seal_frame(frame)
     except BaseException as error:
         if at:
-            error.add_note(f"wukong: {name} {at} in worker process {os.getpid()}")
+            # Some errors can take no note: those of a frozen dataclass, for one.
+            with suppress(Exception):
+                error.add_note(f"wukong: {name} {at} in worker process {os.getpid()}")
         # The first line of its traceback would be here.
-        error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
-        return False, failures.pack(error)
+        return False, failures.pack(error.with_traceback(error.__traceback__ and error.__traceback__.tb_next))
     finally:
         _inputs = ()
 

@@ -5,7 +5,7 @@ One lock guards every call that is not done.
 
 import os
 from collections.abc import Callable, Iterable
-from threading import Lock
+from threading import Lock, current_thread, main_thread
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet, WeakValueDictionary
 
@@ -139,8 +139,10 @@ class Engine(Waiting):
             here.call = outer
             # Our own frames say nothing, and would keep what they refer to alive.
             trace = error.__traceback__
-            error.__traceback__ = (trace.tb_next and trace.tb_next.tb_next) if trace is not None else None
-            self.failed(call, error)
+            self.failed(call, error.with_traceback((trace.tb_next and trace.tb_next.tb_next) if trace else None))
+            # Ctrl-C is for whoever waits here, too. It comes to the main thread, and to no other.
+            if isinstance(error, KeyboardInterrupt) and current_thread() is main_thread():
+                raise
         else:
             here.call = outer
             self.finished(call, value)

@@ -57,6 +57,10 @@ class Waiting:
         """Run a call in this thread."""
         raise NotImplementedError
 
+    def failed(self, call: Call, error: BaseException) -> None:
+        """Note that a call raised."""
+        raise NotImplementedError
+
     def check(self) -> None:
         """Raise if the client is closed.
 
@@ -180,11 +184,17 @@ class Waiting:
             if not granted and outer is not None:
                 outer.lane.working += 1
         if granted:
-            self.perform(call)
-            with self.lock:
-                if outer is not None:
-                    outer.lane.working += 1
-                call.lane.leave()
+            try:
+                self.perform(call)
+            except KeyboardInterrupt as error:
+                # If it came a step before or after the call itself, nobody else knows.
+                self.failed(call, error)
+                raise
+            finally:
+                with self.lock:
+                    if outer is not None:
+                        outer.lane.working += 1
+                    call.lane.leave()
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from functools import partial
 from time import perf_counter
 
-#: A thread that waits for a processor loses it at least once in so many seconds of waiting: once in 0.2 to 80 ms was seen
-#: with none to eight loops beside it on two processors, once in 200 ms or never for a thread that sleeps (2026-11).
+#: A thread that waits for a processor loses it at least once in so many seconds of waiting. With none to eight loops
+#: beside it on two processors it was once in 0.2 to 80 ms; a thread that sleeps, once in 200 ms or never (2026-11).
 _TAKEN_EVERY = 0.1
 
 

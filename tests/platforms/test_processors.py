@@ -24,29 +24,25 @@ def test_a_quota_counts_rounded_up(monkeypatch, quota, workers):
     assert workers_here() == min(here, workers or here)
 
 
-def write(path, text):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+@pytest.mark.parametrize(("text", "quota"), [("150000 100000\n", 1.5), ("max 100000\n", None)])
+def test_a_quota_of_the_second_version_is_read(tmp_path, text, quota):
+    (tmp_path / "cpu.max").write_text(text)
+    if quota is None:
+        with pytest.raises(ValueError, match="max"):
+            processors._quota(tmp_path, False)
+    else:
+        assert processors._quota(tmp_path, False) == quota
 
 
-def test_quotas_of_the_second_version_are_found_all_the_way_up(tmp_path):
-    write(tmp_path / "own", "0::/a/b\n")
-    write(tmp_path / "a/b/cpu.max", "max 100000\n")
-    write(tmp_path / "a/cpu.max", "150000 100000\n")
-    assert processors._quotas(tmp_path, tmp_path / "own") == [1.5]
-
-
-def test_quotas_of_the_first_version_are_found(tmp_path):
-    write(tmp_path / "own", "4:cpu,cpuacct:/a\n3:memory:/a\n0::/\n")
-    write(tmp_path / "cpu/a/cpu.cfs_quota_us", "250000\n")
-    write(tmp_path / "cpu/a/cpu.cfs_period_us", "100000\n")
-    write(tmp_path / "cpu/cpu.cfs_quota_us", "-1\n")
-    write(tmp_path / "cpu/cpu.cfs_period_us", "100000\n")
-    assert processors._quotas(tmp_path, tmp_path / "own") == [2.5]
-
-
-def test_where_there_are_no_cgroups_there_are_no_quotas(tmp_path):
-    assert processors._quotas(tmp_path, tmp_path / "nothing") == []
+@pytest.mark.parametrize(("text", "quota"), [("250000\n", 2.5), ("-1\n", None)])
+def test_a_quota_of_the_first_version_is_read(tmp_path, text, quota):
+    (tmp_path / "cpu.cfs_quota_us").write_text(text)
+    (tmp_path / "cpu.cfs_period_us").write_text("100000\n")
+    if quota is None:
+        with pytest.raises(ValueError, match="no quota"):
+            processors._quota(tmp_path, True)
+    else:
+        assert processors._quota(tmp_path, True) == quota
 
 
 def test_threads_of_libraries_are_limited_and_a_smaller_wish_is_kept():

@@ -15,7 +15,7 @@ Beyond the memory limit blocks are born on disk, and do not move. Beyond the dis
 from collections import deque
 from collections.abc import Hashable, Sequence
 from threading import Lock
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from wukong import serialize
 from wukong.errors import MemoryLimitReached
@@ -23,12 +23,10 @@ from wukong.storage import blocks
 from wukong.storage.blocks import Piece
 from wukong.storage.pool import Block, Pool
 from wukong.storage.resp import Buffer
-from wukong.storage.values.base import Frame, size_of
-from wukong.storage.writer import Place, Writer
+from wukong.storage.values.base import Frame
+from wukong.storage.writer import INLINE, Place, Wire, Writer
 
-#: Frames up to this many bytes are sent and kept as they are. From process to process 64 KiB take 100 us so, and 170 us
-#: in a block (2026-11, 2 busy cores); what no longer fits into a packet of a channel takes longer than in a block.
-INLINE: Final = 64 * 1024
+__all__ = ["INLINE", "Arena", "Extent", "Figures", "Sealed", "Wire"]
 
 
 class Extent:
@@ -36,21 +34,23 @@ class Extent:
 
     Attributes
     ----------
+    arena : Arena
+        Where it is.
     piece : Piece
         What travels.
     """
 
-    __slots__ = ("_arena", "piece")
+    __slots__ = ("arena", "piece")
 
     def __init__(self, arena: "Arena", piece: Piece) -> None:
-        self._arena = arena
+        self.arena = arena
         self.piece = piece
 
     def __len__(self) -> int:
         return self.piece.size
 
     def __del__(self) -> None:
-        self._arena._later(Arena._ended, self.piece.block)
+        self.arena._later(Arena._ended, self.piece.block)
 
     def __reduce__(self) -> Any:
         raise TypeError("an extent belongs to the books of one arena: send what `Arena.lend` makes of it")
@@ -58,8 +58,6 @@ class Extent:
 
 #: A frame, or where it lies.
 Sealed: TypeAlias = bytes | Extent
-#: The same, as it travels. Pieces come with the descriptors of their blocks, in the order of their first piece.
-Wire: TypeAlias = bytes | Piece
 
 
 class Figures(NamedTuple):
@@ -113,8 +111,11 @@ class Arena:
 
     def seal_frame(self, frame: Frame) -> Sealed:
         """Write a frame to the arena if it is large; see `seal`."""
-        nbytes = size_of(frame)
-        return as_bytes(frame) if nbytes <= INLINE else self._to_block(frame, nbytes)
+        return self.take(self, self._writer.seal(frame))
+
+    def holds(self, sealed: Sealed) -> bool:
+        """Whether this arena can lend it: it is small, or lies here and not in another."""
+        return isinstance(sealed, bytes) or sealed.arena is self
 
     def open(self, sealed: Sealed) -> Buffer:
         """Return the frame: bytes, or a new writable view of shared memory, to be loaded once."""
@@ -242,7 +243,7 @@ class Arena:
         kept: Sealed | MemoryLimitReached = sealed
         if isinstance(sealed, bytes) and self._pool.in_memory + len(sealed) > self._pool.limit:
             try:
-                kept = self._to_block(sealed, len(sealed))
+                kept = self.take(self, self._writer.write(sealed, len(sealed)))
             except MemoryLimitReached as error:
                 kept = error
         with self._guard:
@@ -321,11 +322,6 @@ class Arena:
         """Forget a piece that the client was to write."""
         self.take(self, piece)
 
-    def _to_block(self, frame: Frame, nbytes: int) -> Extent:
-        extent = self.take(self, self._writer.write(frame, nbytes))
-        assert isinstance(extent, Extent)
-        return extent
-
     # Within the lock
 
     def _forget(self, value: Sealed | MemoryLimitReached) -> None:
@@ -379,8 +375,3 @@ class _Guard:
     def __exit__(self, *_: object) -> None:
         self.lock.release()
         self._arena._catch_up()
-
-
-def as_bytes(frame: Frame) -> bytes:
-    """Return a frame in one piece."""
-    return bytes(frame) if isinstance(frame, bytes | bytearray | memoryview) else b"".join(frame)

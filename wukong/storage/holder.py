@@ -16,11 +16,11 @@ from typing import Any, Final, Protocol, TypeAlias
 from wukong import serialize
 from wukong.errors import MemoryLimitReached
 from wukong.storage import blocks
-from wukong.storage.arena import INLINE, Arena, Wire, as_bytes
+from wukong.storage.arena import Arena
 from wukong.storage.blocks import Piece
 from wukong.storage.resp import Buffer
-from wukong.storage.values.base import Frame, size_of
-from wukong.storage.writer import Place, Writer
+from wukong.storage.values.base import Frame
+from wukong.storage.writer import Place, Wire, Writer
 
 #: Names in one question: no message can carry more than 253 descriptors.
 _NAMES: Final = 200
@@ -59,21 +59,12 @@ class Holder:
         self._mapped = 0
 
     def seal(self, value: Any) -> Wire:
-        """Pack a value, or take a `serialize.Frame`, and return what to send to the client, which has to `take` it.
-
-        Raises
-        ------
-        MemoryLimitReached
-            If there is room neither in memory nor on disk.
-        Exception
-            Whatever pickling raises.
-        """
+        """Return what to send to the client, which has to `take` it; see `Arena.seal`."""
         return self.seal_frame(value if isinstance(value, serialize.Frame) else serialize.dumps(value))
 
     def seal_frame(self, frame: Frame) -> Wire:
         """Write a frame to the arena if it is large; see `seal`."""
-        nbytes = size_of(frame)
-        return as_bytes(frame) if nbytes <= INLINE else self._writer.write(frame, nbytes)
+        return self._writer.seal(frame)
 
     def open(self, wires: Sequence[Wire], fds: Sequence[int]) -> list[Buffer]:
         """Return the frames that the client lent: bytes, or writable views of shared memory, to be loaded once.

@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import cache
 from math import ceil
 from pathlib import Path
 from typing import Final
+
+from wukong import cgroups
 
 #: What the libraries that start threads of their own read when they are loaded.
 THREAD_VARIABLES: Final = (
@@ -17,9 +18,6 @@ THREAD_VARIABLES: Final = (
     "VECLIB_MAXIMUM_THREADS",
     "NUMEXPR_NUM_THREADS",
 )
-
-_CGROUPS: Final = Path("/sys/fs/cgroup")
-_OWN: Final = Path("/proc/self/cgroup")
 
 
 def workers_here() -> int:
@@ -49,34 +47,16 @@ def threads_each(share: int, environ: Mapping[str, str]) -> dict[str, str]:
 @cache
 def _quota_here() -> float:
     # Quotas hardly ever change, and reading them takes longer than the affinity.
-    return min([float(os.cpu_count() or 1), *_quotas()])
+    return min([float(os.cpu_count() or 1), *cgroups.limits("cpu", _quota)])
 
 
-def _quotas(root: Path = _CGROUPS, own: Path = _OWN) -> list[float]:
-    """Return every limit above this process, in processors; either version of cgroups."""
-    quotas: list[float] = []
-    with suppress(OSError):
-        for line in own.read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            if not controllers:
-                base = root
-            elif "cpu" in controllers.split(","):
-                base = root / "cpu"
-            else:
-                continue
-            group = base / path.lstrip("/")
-            for place in (group, *group.parents):
-                if not place.is_relative_to(base):
-                    break
-                # Inside a container the path may be the host's, and only the root is to be seen.
-                with suppress(OSError, ValueError):
-                    quotas += _quota(place, bool(controllers))
-    return quotas
-
-
-def _quota(place: Path, first_version: bool) -> list[float]:
+def _quota(group: Path, first_version: bool) -> float:
+    """Return the limit of a group, in processors."""
     if first_version:
-        quota = int((place / "cpu.cfs_quota_us").read_text())
-        return [quota / int((place / "cpu.cfs_period_us").read_text())] if quota > 0 else []
-    text, period = (place / "cpu.max").read_text().split()
-    return [] if text == "max" else [int(text) / int(period)]
+        quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+    else:
+        quota, period = (group / "cpu.max").read_text().split()
+    processors = int(quota) / int(period)
+    if processors <= 0:
+        raise ValueError(f"{group} has no quota")
+    return processors

@@ -3,6 +3,7 @@
     WukongError
     +-- ConfigError (ValueError)                 unknown platform, store, granules or option
     |   +-- MissingExtra (ImportError)           an optional package is not installed
+    |   +-- AnnotationError                      a task is to have workers, or memory, that there are not
     +-- GraphError (ValueError)                  the graph cannot be run by anyone
     |   +-- GraphCycle (RuntimeError)            tasks wait for each other
     |   +-- MissingKey (KeyError)                a task, or the caller, asks for a key that is not there
@@ -38,6 +39,10 @@ class ConfigError(WukongError, ValueError):
 
 class MissingExtra(ConfigError, ImportError):
     """An optional package is needed; the message gives the install line."""
+
+
+class AnnotationError(ConfigError):
+    """A task is to run on workers that there are not, or needs more memory than there is; the message names it."""
 
 
 class GraphError(WukongError, ValueError):

@@ -5,8 +5,8 @@ uses it. That is all it takes to keep no value longer than needed, with no count
 """
 
 import contextlib
-from collections.abc import Callable, Collection, Hashable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
@@ -30,6 +30,8 @@ class Walk:
         For each key, the key of the last task that reads it, or None if its value is to stay.
     wanted : list of keys
         Distinct keys whose values were asked for.
+    notes : mapping of key to object
+        What is said of a task beside what it does; a walk itself pays no heed to it.
     """
 
     keys: list[Any]
@@ -37,6 +39,7 @@ class Walk:
     inputs: list[Collection[Any]]
     last: dict[Any, Any]
     wanted: list[Any]
+    notes: Mapping[Any, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.keys)

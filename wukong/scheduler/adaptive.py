@@ -7,8 +7,9 @@ function holds for later jobs, too.
 """
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from functools import partial
+from itertools import islice
 from types import MethodType
 from typing import Any, Final
 
@@ -105,7 +106,11 @@ class Sorting:
 
     def sort_known(self) -> None:
         """Move what is known from earlier jobs. Before the job is launched."""
-        for kind in range(min(len(self._plan.columns.programs), _MOST)):
+        plan, pinned = self._plan, self._placement.pinned
+        kinds: Collection[int] = range(len(plan.columns.programs))
+        if pinned:
+            kinds = sorted({plan.kind(task) for task in range(plan.size) if task not in pinned})
+        for kind in islice(kinds, _MOST):
             if verdicts.holds(self.name(kind)):
                 self.sort(kind)
 

@@ -1,19 +1,21 @@
 """Those who work on one job: threads of the client, processes, or both. Not what there is to do, nor in which order."""
 
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import TypeAlias
 
 from wukong.cost import PROCESSES
-from wukong.errors import ValueTooLarge
+from wukong.errors import CannotTravel, ValueTooLarge
 from wukong.executor.job import Job
 from wukong.plan.codec import Encoded, encode
 from wukong.plan.reading import Plan
 from wukong.platforms.local import threads
+from wukong.platforms.local.admission import Admission
 from wukong.platforms.local.board import Posted
 from wukong.platforms.local.pack import Pack
 from wukong.platforms.local.placement import ByKind, InProcesses, Placement
 from wukong.scheduler.adaptive import Sorting, verdicts
+from wukong.scheduler.annotations import Annotation
 from wukong.scheduler.service import Opening, Service
 from wukong.storage.values.arena import ArenaValueStore
 
@@ -34,6 +36,10 @@ class Company:
         ``threads``; ``processes``; or ``auto``, where functions that hold the interpreter move to processes.
     packs : Packs, optional
         Where processes come from; without, ``auto`` means threads.
+    notes : mapping of int to Annotation, optional
+        What is said of some tasks. These are started from the board, and by nobody else.
+    admission : Admission, optional
+        The books of what they need.
 
     Attributes
     ----------
@@ -43,7 +49,15 @@ class Company:
         Names of functions that run in this process, but not in an executor of the job.
     """
 
-    def __init__(self, plan: Plan, workers: int, granules: str, packs: Packs | None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        workers: int,
+        granules: str,
+        packs: Packs | None,
+        notes: Mapping[int, Annotation] | None = None,
+        admission: Admission | None = None,
+    ) -> None:
         self.beside: list[Hashable] = []
         self._plan = plan
         self._packs = packs
@@ -56,12 +70,17 @@ class Company:
         self._ended = False
         self._job: Job
         self._url: str | None = None
+        notes = notes or {}
+        pinned = {task: note.workers == "processes" for task, note in notes.items() if note.workers is not None}
+        needs = {task: note.memory for task, note in notes.items() if note.memory}
+        # When a task that needs memory is through, so is the invocation.
+        self._apart = frozenset([*notes, *(child for task in needs for child in plan.children(task))])
         placement = Placement()
         if granules == "processes":
-            placement = InProcesses()
+            placement = InProcesses(pinned)
         elif granules == "auto" and packs is not None:
-            placement = ByKind(plan.kind, self._stuck)
-        self.posted: Posted = threads.crew.post(workers, placement)
+            placement = ByKind(plan.kind, self._stuck, pinned)
+        self.posted: Posted = threads.crew.post(workers, placement, needs, admission if needs else None)
 
     def begin(self, job: Job, url: str | None, encoded: Encoded | None) -> None:
         """Open the job to everybody.
@@ -79,12 +98,18 @@ class Company:
         placement = self.posted.placement
         if isinstance(placement, ByKind):
             job.at_work = {}
-            job.belongs = placement.here
             self._sorting = Sorting(self._plan, placement, job, self.posted.workers, self._pays_at_once, self._let_in)
+        if isinstance(placement, ByKind) or self._apart:
+            apart, away = self._apart, placement.away
+            job.belongs = lambda task: not (away(task) or task in apart)
         threads.crew.open(self.posted, job)
         if url is not None:
             self._publish()
-        if isinstance(placement, InProcesses):
+        if isinstance(placement, InProcesses) or any(placement.pinned.values()):
+            for task, reason in self._stuck().items():
+                # With granules="auto" nothing else is away yet.
+                if placement.away(task):
+                    raise CannotTravel(f"task {self._plan.key(task)!r} is to run in a process: {reason}")
             self._let_in()
         if self._sorting is not None:
             self._sorting.sort_known()
@@ -115,7 +140,8 @@ class Company:
                 return False
             before = posted.placement.note.version
             for task in list(at_work.values()):
-                sorting.sort(kind(task))
+                if task not in posted.placement.pinned:
+                    sorting.sort(kind(task))
             if posted.placement.note.version != before:
                 posted.sort_again()
         return True
@@ -157,7 +183,7 @@ class Company:
             self._publish()
         assert self._encoded is not None
         costs = PROCESSES if self._url is None else self._job.costs
-        opening = Opening(self._encoded.manifest, self._url, costs, self._job.observer is not None)
+        opening = Opening(self._encoded.manifest, self._url, costs, self._job.observer is not None, self._apart)
         self._service = Service(pack, self.posted, opening)
         self._service.open()
 

@@ -17,6 +17,7 @@ from wukong.executor.job import Job
 from wukong.ids import new_job
 from wukong.plan.codec import encode
 from wukong.plan.view import PlanView
+from wukong.platforms.local.admission import Admission
 from wukong.protocol import messages as m
 from wukong.scheduler import stores
 from wukong.scheduler.adaptive import name_of
@@ -49,6 +50,8 @@ class Compiled:
         ``threads``; ``processes`` for all tasks; or ``auto``, where functions of which it is known go to processes.
     packs : callable, optional
         Returns a pack for so many workers, and starts it if need be.
+    admission : Admission, optional
+        The books of what annotated tasks need, if any are.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Compiled:
         index: int = -1,
         granules: str = "threads",
         packs: Packs | None = None,
+        admission: Admission | None = None,
     ) -> None:
         self._walk = walk
         self._values = values
@@ -80,14 +84,20 @@ class Compiled:
             # Nothing is at hand where executors run elsewhere, so it becomes part of the plan.
             left.update({key: data(key, value) for key, value in known.items()})
             given = {}
-        self._plan = plan = lower(left, self._outputs, given, fuse=observer is None)
+        # What is said of a task is not said of those that it would be fused with.
+        self._plan = plan = lower(left, self._outputs, given, fuse=observer is None and not walk.notes)
         self._numbers = {plan.key(task): task for task in plan.given}
         self._given = {self._numbers[key]: value for key, value in known.items() if key in self._numbers}
-        self._company = Company(plan, workers, granules, packs)
+        notes = {}
+        if walk.notes:
+            notes = {task: walk.notes[key] for task in range(plan.size) if (key := plan.key(task)) in walk.notes}
+        self._company = Company(plan, workers, granules, packs, notes, admission)
         name = new_job()
         self._stores = stores.in_process() if store is None else stores.at(store, name)
         self._before = self._stores.counters()
-        self._encoded = None if store is None and granules != "processes" else encode(plan)
+        # What is to run in this process need not travel, if it need not be published either.
+        lenient = store is None and any(note.workers == "threads" for note in notes.values())
+        self._encoded = None if store is None and granules != "processes" else encode(plan, lenient=lenient)
         runnable: Any = plan
         if store is not None and self._encoded is not None:
             runnable = PlanView(self._encoded.manifest, stores.parts_of(name, self._stores.values))

@@ -16,6 +16,7 @@ from wukong.cost import Costs
 from wukong.errors import JobStalled
 from wukong.events import Observer, Run
 from wukong.executor.alone import Taken, Walk
+from wukong.platforms.local.admission import Admission
 from wukong.scheduler.clock import ThreadClock
 from wukong.scheduler.company import Packs
 from wukong.scheduler.compiled import Compiled
@@ -42,6 +43,8 @@ class Relay:
         Told of each task.
     packs : Packs, optional
         Where processes come from, if functions may move there.
+    admission : Admission, optional
+        The books of what annotated tasks need.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Relay:
         workers: int,
         observer: Observer | None,
         packs: Packs | None = None,
+        admission: Admission | None = None,
     ) -> None:
         self.baton: list[int] = []
         self._walk = walk
@@ -61,6 +65,7 @@ class Relay:
         self._workers = workers
         self._observer = observer
         self._packs = packs
+        self._admission = admission
         # The lookout takes over in its own thread, in the client's name.
         self._context = copy_context()
         self._over = False
@@ -123,11 +128,8 @@ class Relay:
                 return True
             tasks, values = self._walk, self._values
         try:
-            packs = None if shares_memory(tasks) else self._packs
             # Nobody waits for this whose task fails, or is interrupted, meanwhile.
-            compiled = self._context.run(
-                Compiled, tasks, values, self._workers, None, self._observer, index, "auto", packs
-            )
+            compiled = self._context.run(self._compile, tasks, values, index)
             with self._taking:
                 if not self._over:
                     self._compiled = compiled
@@ -138,8 +140,18 @@ class Relay:
             self._launched.set()
         return self._compiled is not None
 
-    def join(self, taken: Taken) -> Run:
-        """Add the value of the task that ran when the walk was taken over, and work on the rest to its end."""
+    def hand_over(self) -> None:
+        """Hand over a walk that nobody has begun: its tasks say that they have to be told apart."""
+        self._compiled = self._compile(self._walk, self._values, -1)
+        self._compiled.start()
+        self._launched.set()
+
+    def _compile(self, tasks: Walk, values: dict[Any, Any], index: int) -> Compiled:
+        packs = None if shares_memory(tasks) else self._packs
+        return Compiled(tasks, values, self._workers, None, self._observer, index, "auto", packs, self._admission)
+
+    def join(self, taken: Taken | None = None) -> Run:
+        """Add the value of the task that ran when the walk was taken over, if any, and work on the rest to its end."""
         patience = 60.0 + 1e-3 * self._size
         if not self._launched.wait(patience):
             raise JobStalled(
@@ -149,7 +161,7 @@ class Relay:
         if self._error is not None:
             raise self._error
         assert self._compiled is not None
-        return self._compiled.finish(taken.give())
+        return self._compiled.finish(taken and taken.give())
 
 
 class Lookout:

@@ -90,6 +90,7 @@ class _Opened:
             at = _at_the_client(self, worker, name, opening.costs)
         else:
             at = stores.at(opening.store, name)
+        self._apart = opening.apart
         self._plan = plan = PlanView(opening.manifest, stores.parts_of(name, at.values))
         estimates = Estimates(at.costs.unknown)
         job = Job(name, plan, at.control, at.values, at.costs, estimates, at.pack, at.unpack, self)
@@ -125,6 +126,8 @@ class _Opened:
 
     def _belongs(self, task: int) -> bool:
         note = self.note
+        if task in self._apart:
+            return False
         if note.everything:
             return True
         # The client sees to what is not loaded.

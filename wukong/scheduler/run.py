@@ -20,12 +20,23 @@ from wukong.config import Options
 from wukong.cost import IN_PROCESS
 from wukong.events import Run, Stamps
 from wukong.executor.alone import Taken, Walk, walk
+from wukong.platforms.local import admission as admissions
+from wukong.platforms.local.admission import Admission, within
 from wukong.platforms.local.packs import in_worker, pack_of
 from wukong.platforms.local.processors import workers_here
+from wukong.scheduler.annotations import agreed
 from wukong.scheduler.company import Packs
 from wukong.scheduler.compiled import Compiled
 from wukong.scheduler.dask.callbacks import active, progress, telling
-from wukong.scheduler.dask.graphs import arrange, flatten, merge, refuse_lost_writes, refuse_unshared, trace
+from wukong.scheduler.dask.graphs import (
+    arrange,
+    flatten,
+    merge,
+    refuse_lost_writes,
+    refuse_unshared,
+    shares_memory,
+    trace,
+)
 from wukong.scheduler.dask.nodes import evaluate
 from wukong.scheduler.relay import Lookout, Relay
 from wukong.scheduler.trace import alone
@@ -44,6 +55,7 @@ def run(
     cache: Mapping[Any, Any] | None = None,
     callbacks: Any = None,
     packs: Packs = pack_of,
+    admission: Admission | None = None,
 ) -> Any:
     """Return the values of keys.
 
@@ -61,6 +73,8 @@ def run(
         Dask's callbacks to tell; those registered if None.
     packs : Packs, optional
         Where processes come from.
+    admission : Admission, optional
+        The books of what annotated tasks need; the machine's if None.
 
     Returns
     -------
@@ -77,7 +91,7 @@ def run(
     if options.progress:
         with progress(callbacks) as told_too:
             bare = replace(options, progress=False)
-            return run(graph, keys, bare, cache=cache, callbacks=told_too, packs=packs)
+            return run(graph, keys, bare, cache=cache, callbacks=told_too, packs=packs, admission=admission)
     began = perf_counter()
     values = dict(cache or dask_config.get("cache", None) or ())
     nodes = merge(graph)
@@ -86,39 +100,69 @@ def run(
         with telling(callbacks, nodes) as told:
             tasks = trace(told.graph, wanted, values)
             told.ordered(tasks, values)
-            figures = _run(tasks, values, options, told, packs)
+            figures = _run(tasks, values, options, told, packs, admission or admissions.machine)
     else:
         tasks = trace(nodes, wanted, values)
-        figures = _run(tasks, values, options, None, packs)
+        figures = _run(tasks, values, options, None, packs, admission or admissions.machine)
     figures.tasks, figures.seconds = len(tasks), perf_counter() - began
     _latest.run = figures
     return arrange(keys, values)
 
 
-def _run(tasks: Walk, values: dict[Any, Any], options: Options, observer: Any, packs: Packs) -> Run:
+def _run(
+    tasks: Walk, values: dict[Any, Any], options: Options, observer: Any, packs: Packs, admission: Admission
+) -> Run:
     """Add the values of the wanted keys to `values`."""
     workers = options.workers or dask_config.get("num_workers", None) or workers_here()
     granules = "inline" if in_worker() else options.granules
-    if options.store is not None or granules == "processes" or (granules == "threads" and workers > 1):
+    if tasks.notes:
+        _agree(tasks, granules, options.store, admission)
+    noted = bool(tasks.notes)
+    if (
+        options.store is not None
+        or granules == "processes"
+        or (granules == "threads" and workers > 1)
+        or (granules != "auto" and noted)
+    ):
         workers = 1 if granules == "inline" else workers
         if options.store is not None or granules == "processes":
             refuse_unshared(tasks.keys, disk=True)
             refuse_lost_writes(tasks)
         executed = granules if granules == "processes" else "threads"
-        with Compiled(tasks, values, workers, options.store, observer, granules=executed, packs=packs) as compiled:
+        with Compiled(tasks, values, workers, options.store, observer, -1, executed, packs, admission) as compiled:
             return compiled.finish()
     stamps = Stamps()
-    if granules == "inline" or workers == 1 or len(tasks) < 3:
+    if not noted and (granules == "inline" or workers == 1 or len(tasks) < 3):
         walk(tasks, evaluate, values, observer, stamps=stamps)
         return Run(executors=1, becomes=max(len(tasks) - 1, 0), parts=alone(tasks, stamps))
-    with Relay(tasks, values, IN_PROCESS, workers, observer, packs) as relay:
+    with Relay(tasks, values, IN_PROCESS, workers, observer, packs, admission) as relay:
+        if noted:
+            relay.hand_over()
         _lookout.watch(relay)
+        if noted:
+            return relay.join()
         taken: Taken | None = walk(tasks, evaluate, values, observer, relay.baton, stamps)
         if taken is None:
             return Run(executors=1, becomes=len(tasks) - 1, parts=alone(tasks, stamps))
         figures = relay.join(taken)
         figures.parts = (*alone(tasks, stamps), *figures.parts)
         return figures
+
+
+def _agree(tasks: Walk, granules: str, store: str | None, admission: Admission) -> None:
+    """Leave those notes of tasks that there is something to be done about; raise if that cannot be done."""
+    if in_worker():
+        # What a task computes in a worker runs right there, one task after the other, and is part of it.
+        tasks.notes = {}
+        return
+    if granules == "auto" and (store is not None or shares_memory(tasks)):
+        usual = "threads"
+    else:
+        usual = "threads" if granules == "inline" else granules
+    notes = agreed(tasks.notes, usual, admission.limit)
+    if within():
+        notes = {key: note._replace(memory=0) for key, note in notes.items() if note.workers is not None}
+    tasks.notes = notes
 
 
 def last_run() -> Run | None:

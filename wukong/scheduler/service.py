@@ -5,7 +5,7 @@ that a process asks for is packed then, not before: small ones ride with the ans
 and are in shared memory for everybody from then on.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from functools import partial
 from threading import Lock
 from typing import Any, NamedTuple
@@ -41,12 +41,15 @@ class Opening(NamedTuple):
         In the worker.
     observed : bool
         Whether the client is to be told of each task.
+    apart : collection of int
+        Tasks that are started from the board only.
     """
 
     manifest: bytes
     store: str | None
     costs: Costs
     observed: bool = False
+    apart: Collection[int] = frozenset()
 
 
 class Service:
@@ -102,30 +105,38 @@ class Service:
             posted.placement.note,
             list(self._desk.jobs),
         )
-        return Work(message, (), self._returned, partial(self._lost, starts))
+        return Work(message, (), partial(self._returned, starts), partial(self._lost, starts))
 
     def abandon(self, error: WukongError) -> None:
         """See `wukong.platforms.local.pack.Source`."""
         self._posted.fail(None, error)
 
-    def _returned(self, fds: Sequence[int], tally: Tally, seconds: Mapping[int, float], spans: bytes) -> None:  # noqa: ARG002
+    def _returned(
+        self,
+        starts: Sequence[int],
+        fds: Sequence[int],  # noqa: ARG002
+        tally: Tally,
+        seconds: Mapping[int, float],
+        spans: bytes,
+    ) -> None:
         for kind, each in seconds.items():
             self._job.estimates.saw(kind, each)
         self.ran(spans)
-        self._left(tally)
+        self._left(starts, tally)
 
     def _lost(self, starts: Sequence[int], error: WorkerLost) -> None:
         keys = [repr(self._job.plan.key(task)) for task in starts[:3]]
         more = f" and {len(starts) - len(keys)} more" if len(starts) > len(keys) else ""
         error.add_note(f"wukong: it had been started on {', '.join(keys)}{more}, and may have gone on to what follows")
         self._posted.fail(None, error)
-        self._left(Tally())
+        self._left(starts, Tally())
 
-    def _left(self, tally: Tally) -> None:
+    def _left(self, starts: Sequence[int], tally: Tally) -> None:
         with self._lock:
             self._posted.working -= 1
             self._job.tally.add(tally)
             self._lock.notify_all()
+        self._posted.left(starts)
 
     # --- what executors ask -------------------------------------------------------------------------------------------
 
@@ -218,7 +229,7 @@ class Service:
     def _give_back(self, task: int, error: CannotTravel) -> None:
         """Let the threads have a task that was granted to a process, but needs what cannot travel there."""
         job, placement = self._job, self._posted.placement
-        if not isinstance(placement, ByKind):
+        if not isinstance(placement, ByKind) or task in placement.pinned:
             self._posted.fail(job.plan.key(task), error)
             return
         placement.keep(task, str(error))

@@ -1,11 +1,12 @@
 """One job on this machine: its waiting invocations, who works on it, how it ends. The platform, to its executors.
 
 Some tasks belong in processes and some in threads of the client (`Placement` says which), so there are two heaps. Both
-kinds of workers together are never more than the job may have.
+kinds of workers together are never more than the job may have. Tasks that need memory (`admission`) wait in a third
+one, and each is the only one of its invocation, so that it is known when it is through.
 """
 
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextvars import copy_context
 from heapq import heapify, heappop, heappush
 from time import monotonic
@@ -14,6 +15,7 @@ from typing import Final, Protocol
 from wukong.errors import JobStalled
 from wukong.executor.driver import Driver
 from wukong.executor.job import Job
+from wukong.platforms.local.admission import Admission
 from wukong.platforms.local.placement import Placement
 
 #: Seconds until a first process must be ready; to import pandas and more may take some of them.
@@ -24,6 +26,10 @@ class Crew(Protocol):
     """What a posted job asks of the threads."""
 
     lock: threading.Lock
+
+    @property
+    def idle(self) -> int:
+        """How many helpers have nothing to do."""
 
     def call(self, wanted: int, most: int) -> int: ...
     def enlist(self, helpers: int) -> None: ...
@@ -61,17 +67,32 @@ class Posted:
         How many may work on it at once, the asking thread included.
     placement : Placement
         Where its tasks belong.
+    needs : mapping of int to int, optional
+        For tasks that need memory, how many bytes; nobody may go on to one of these, or from it, but by an invocation.
+    admission : Admission, optional
+        The books of that.
     """
 
-    def __init__(self, crew: Crew, workers: int, placement: Placement) -> None:
+    def __init__(
+        self,
+        crew: Crew,
+        workers: int,
+        placement: Placement,
+        needs: Mapping[int, int] | None = None,
+        admission: Admission | None = None,
+    ) -> None:
         self.over = False
         self.error: BaseException | None = None
         self.failed: Hashable = None
         self.workers = workers
         self.working = 0
         self.helping = 0
+        self.asking = False  # whether whoever asked for the job waits for something to do
         self.waiting: list[int] = []  # heaps: lowest number first is depth first
         self.away: list[int] = []
+        self.needing: list[int] = []
+        self.needs = needs or {}
+        self.admission = admission
         self.placement = placement
         self.processes: Processes | None = None
         self.driver: Driver
@@ -90,6 +111,10 @@ class Posted:
         """Put ready tasks on the board; how many a worker takes is decided when it comes for them."""
         away = self.placement.away
         with self.changed:
+            if self.needs:
+                for task in [task for task in tasks if task in self.needs]:
+                    heappush(self.needing, task)
+                tasks = [task for task in tasks if task not in self.needs]
             for task in tasks:
                 heappush(self.away if away(task) else self.waiting, task)
             missing = self._tell()
@@ -98,7 +123,7 @@ class Posted:
 
     def busy(self) -> bool:
         """Whether invocations wait for a worker."""
-        return bool(self.waiting or self.away)
+        return bool(self.waiting or self.away or self.needing)
 
     def pause(self, seconds: float) -> bool:
         """Wait so long, or until invocations wait for a worker; return whether they do."""
@@ -136,6 +161,9 @@ class Posted:
         """Whether a thread could take something now. The lock must be held."""
         if self.over or self.working >= self.workers:
             return False
+        return (bool(self.needing) and self._may_begin(False)) or self._has_others_here()
+
+    def _has_others_here(self) -> bool:
         if not self.away:
             return bool(self.waiting)
         if not self.placement.may_stay or (self.processes is not None and self.processes.ready):
@@ -145,15 +173,40 @@ class Posted:
 
     def take(self) -> list[int]:
         """Return the tasks of the next invocation in a thread. The lock must be held."""
-        if not self.has_work_here():
+        if self.over or self.working >= self.workers:
             return []
-        return self._share(self.waiting or self.away)
+        if self.needing and self._begins(self.waiting, False):
+            return [heappop(self.needing)]
+        return self._share(self.waiting or self.away) if self._has_others_here() else []
 
     def take_away(self) -> list[int]:
         """Return the tasks of the next invocation in a process. The lock must be held."""
-        if self.over or self.working >= self.workers or not self.away:
+        if self.over or self.working >= self.workers:
             return []
-        return self._share(self.away)
+        if self.needing and self._begins(self.away, True):
+            return [heappop(self.needing)]
+        return self._share(self.away) if self.away else []
+
+    def left(self, starts: Sequence[int]) -> None:
+        """Note that an invocation has ended, however it did. No lock is held."""
+        need = self.needs.get(starts[0], 0) if self.needs else 0
+        if need and self.admission is not None:
+            self.admission.give_back(need)
+
+    def stands(self) -> bool:
+        """See `wukong.platforms.local.admission.Party`."""
+        if self.over or not self.needing or self.working >= self.workers:
+            return False
+        if self.placement.away(self.needing[0]):
+            return self.processes is not None and self.processes.idle > 0
+        return self.asking or self._crew.idle > 0
+
+    def look_again(self) -> None:
+        """See `wukong.platforms.local.admission.Party`."""
+        with self.changed:
+            missing = 0 if self.over else self._tell()
+        self._crew.enlist(missing)
+        self._wake()
 
     def refuse_to_wait(self) -> None:
         """Raise if there is work for processes, and for long there has been none.
@@ -162,12 +215,12 @@ class Posted:
         ------
         JobStalled
         """
-        if not self.away or self.processes is None or self.processes.ready:
+        if not self.lacking() or self.processes is None or self.processes.ready:
             self._lacking = None
         elif self._lacking is None:
             self._lacking = monotonic()
         elif monotonic() - self._lacking > PATIENCE:
-            left = len(self.away)
+            left = len(self.away) + len(self.needing)
             raise JobStalled(
                 f"job {self.job.name} has {left} tasks for processes; for {PATIENCE:.0f} s none has been ready: the "
                 "machine seems to be overloaded, or a new process cannot import what the client has imported; "
@@ -179,9 +232,33 @@ class Posted:
         self.over = True
         self.waiting.clear()
         self.away.clear()
+        self.needing.clear()
         # The job and its error know this place, so they would live until the next garbage collection.
         self.error = None
         del self.driver
+
+    def lacking(self) -> bool:
+        """Whether there is work for processes."""
+        return bool(self.away or (self.needing and self.placement.away(self.needing[0])))
+
+    def _may_begin(self, away: bool) -> bool:
+        """Whether the next task that needs memory may begin here, or, if `away`, in a process."""
+        task, admission = self.needing[0], self.admission
+        return self._belongs(task, away) and admission is not None and admission.fits(self, self.needs[task])
+
+    def _begins(self, others: Sequence[int], away: bool) -> bool:
+        """Let the next task that needs memory begin, unless it is not its turn; return whether it does."""
+        task, admission = self.needing[0], self.admission
+        if admission is None or not self._belongs(task, away):
+            return False
+        if others and others[0] < task and not admission.urges(self):
+            return False
+        return admission.admit(self, self.needs[task])
+
+    def _belongs(self, task: int, away: bool) -> bool:
+        if self.placement.away(task) == away:
+            return True
+        return not away and self.placement.may_stay and not (self.processes is not None and self.processes.ready)
 
     def _share(self, waiting: list[int]) -> list[int]:
         """Take from a heap, lowest first: a fair share of those waiting, if they are short."""
@@ -196,7 +273,8 @@ class Posted:
     def _tell(self) -> int:
         """Wake whoever could take something in this process; return how many helpers are missing."""
         self.changed.notify_all()
-        return self._crew.call(min(len(self.waiting), self.workers - 1), self.workers - 1)
+        wanted = len(self.waiting) + bool(self.needing)
+        return self._crew.call(min(wanted, self.workers - 1), self.workers - 1)
 
     def _wake(self) -> None:
         if self.processes is not None:

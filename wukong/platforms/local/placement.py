@@ -1,7 +1,11 @@
-"""Where the tasks of a job belong: in threads of the client, or in processes. Not who has time for them."""
+"""Where the tasks of a job belong: in threads of the client, or in processes. Not who has time for them.
 
-from collections.abc import Callable, Collection
-from typing import NamedTuple
+Of some tasks somebody said where they are to run; these are *pinned*.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 
 class Note(NamedTuple):
@@ -25,12 +29,24 @@ class Note(NamedTuple):
     stuck: Collection[int] = ()
 
 
+_NOTHING: Final[Mapping[int, bool]] = MappingProxyType({})
+
+
 class Placement:
-    """All tasks stay in the client."""
+    """All tasks stay in the client.
+
+    Parameters
+    ----------
+    pinned : mapping of int to bool, optional
+        For some tasks, whether they have to run in a process; the others in a thread.
+    """
 
     #: Whether threads may run what belongs in processes, for as long as there are none.
-    may_stay = True
+    may_stay: bool = True
     note = Note()
+
+    def __init__(self, pinned: Mapping[int, bool] = _NOTHING) -> None:
+        self.pinned = pinned
 
     def away(self, task: int) -> bool:  # noqa: ARG002
         """Whether a task belongs in a process."""
@@ -38,14 +54,14 @@ class Placement:
 
 
 class InProcesses(Placement):
-    """All tasks belong in processes."""
+    """All tasks belong in processes that are not pinned elsewhere."""
 
     may_stay = False
     note = Note(everything=True)
 
-    def away(self, task: int) -> bool:  # noqa: ARG002
+    def away(self, task: int) -> bool:
         """See `Placement`."""
-        return True
+        return self.pinned.get(task, True)
 
 
 class ByKind(Placement):
@@ -57,9 +73,18 @@ class ByKind(Placement):
         Of a task.
     stuck : callable
         Called at the first move; returns the tasks that cannot travel, each with the reason.
+    pinned : mapping of int to bool, optional
+        See `Placement`.
     """
 
-    def __init__(self, kind: Callable[[int], int], stuck: Callable[[], dict[int, str]]) -> None:
+    def __init__(
+        self,
+        kind: Callable[[int], int],
+        stuck: Callable[[], dict[int, str]],
+        pinned: Mapping[int, bool] = _NOTHING,
+    ) -> None:
+        super().__init__(pinned)
+        self.may_stay = not any(pinned.values())
         self._kind = kind
         self._look_for_stuck = stuck
         self._stuck: dict[int, str] = {}
@@ -67,12 +92,10 @@ class ByKind(Placement):
 
     def away(self, task: int) -> bool:
         """See `Placement`."""
-        moved = self._moved
+        moved, pinned = self._moved, self.pinned
+        if pinned and task in pinned:
+            return pinned[task]
         return bool(moved) and self._kind(task) in moved and task not in self._stuck
-
-    def here(self, task: int) -> bool:
-        """Whether a task belongs in a thread."""
-        return not self.away(task)
 
     def move(self, kind: int) -> None:
         """Let tasks of a kind run in processes from now on."""

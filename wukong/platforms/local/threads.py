@@ -7,11 +7,13 @@ job, the lowest task first, which is depth first.
 
 import os
 import threading
+from collections.abc import Mapping
 
 from wukong.errors import JobStalled
 from wukong.executor.context import Tally
 from wukong.executor.driver import Driver
 from wukong.executor.job import Job
+from wukong.platforms.local.admission import Admission, having
 from wukong.platforms.local.board import Posted
 from wukong.platforms.local.placement import Placement
 from wukong.platforms.local.processors import workers_here
@@ -30,9 +32,20 @@ class Crew:
         self._helpers = 0
         self._idle = 0
 
-    def post(self, workers: int, placement: Placement | None = None) -> Posted:
+    @property
+    def idle(self) -> int:
+        """How many helpers have nothing to do."""
+        return self._idle
+
+    def post(
+        self,
+        workers: int,
+        placement: Placement | None = None,
+        needs: Mapping[int, int] | None = None,
+        admission: Admission | None = None,
+    ) -> Posted:
         """Return a place on the board; it has to be given its job, and taken down when the job is over."""
-        return Posted(self, workers, placement or Placement())
+        return Posted(self, workers, placement or Placement(), needs, admission)
 
     def open(self, posted: Posted, job: Job) -> None:
         """Let helpers see a job."""
@@ -45,6 +58,8 @@ class Crew:
         with self.lock:
             self._board.remove(posted)
             posted.forget()
+        if posted.admission is not None:
+            posted.admission.leave(posted)
 
     def call(self, wanted: int, most: int) -> int:
         """Wake so many idle helpers, and return how many more threads that takes. The lock must be held.
@@ -79,7 +94,7 @@ class Crew:
         while not posted.over:
             with self.lock:
                 starts = posted.take()
-                if not starts and not posted.working and not posted.away and not posted.over:
+                if not (starts or posted.working or posted.away or posted.needing or posted.over):
                     raise JobStalled(
                         f"job {posted.job.name} has no task to run and no executor at work, yet its results are not "
                         "complete; this is a fault of the scheduler, please report it with the graph"
@@ -98,23 +113,29 @@ class Crew:
         """Wait until a job is over, or there is something to take, or nobody left who could bring it."""
 
         def news() -> bool:
-            return posted.over or posted.has_work_here() or not (posted.working or posted.away)
+            return posted.over or posted.has_work_here() or not (posted.working or posted.away or posted.needing)
 
-        if posted.processes is None:
-            with self.lock:
-                posted.changed.wait_for(news, _LOOK)
-        else:
-            posted.processes.wait(news, _LOOK)
+        posted.asking = True
+        try:
+            if posted.processes is None:
+                with self.lock:
+                    posted.changed.wait_for(news, _LOOK)
+            else:
+                posted.processes.wait(news, _LOOK)
+        finally:
+            posted.asking = False
 
     def _help(self) -> None:
         """Serve the jobs on the board, the one posted last first: it may be what another waits for."""
         while True:
             with self.lock:
                 self._idle += 1
-                while (posted := self._choose()) is None:
-                    self._called.wait()
+                # Others may have taken the memory that there was a moment ago.
+                while (posted := self._choose()) is None or not (starts := posted.take()):
+                    if posted is None:
+                        self._called.wait()
                 self._idle -= 1
-                starts, driver = posted.take(), posted.driver
+                driver = posted.driver
                 posted.working += 1
                 posted.helping += 1
             try:
@@ -134,7 +155,11 @@ class Crew:
     def _enter(self, posted: Posted, driver: Driver, starts: list[int]) -> None:
         tally = Tally()
         try:
-            tally = driver.enter(starts)
+            if posted.needs and starts[0] in posted.needs:
+                with having():
+                    tally = driver.enter(starts)
+            else:
+                tally = driver.enter(starts)
         except BaseException as error:
             posted.fail(None, error)
         finally:
@@ -146,6 +171,7 @@ class Crew:
                 elif posted.waiting:
                     # There is room for one more, and this one may go to another job.
                     self._called.notify()
+            posted.left(starts)
             if posted.processes is not None:
                 posted.processes.wake()
 

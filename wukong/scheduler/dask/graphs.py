@@ -28,6 +28,8 @@ from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from wukong.bytecode import WRITING_METHODS
 from wukong.errors import GraphCycle, MissingKey, UnsupportedGraph
 from wukong.executor.alone import Walk
+from wukong.scheduler.annotations import Annotation
+from wukong.scheduler.dask.annotated import Annotated, annotate
 from wukong.scheduler.dask.retries import with_retries
 
 Graph = dict[Any, Any]
@@ -72,6 +74,10 @@ def _layers(graph: HighLevelGraph) -> Graph:
         tasks = layer.mapping if type(layer) is MaterializedLayer else layer
         retries = layer.annotations.get("retries") if layer.annotations else None
         merged.update(with_retries(tasks, retries) if retries else tasks)
+    # Now all keys are there that a task may refer to.
+    for layer in graph.layers.values():
+        if layer.annotations:
+            annotate(merged, layer, layer.annotations)
     return merged
 
 
@@ -122,6 +128,7 @@ def trace(graph: Graph, wanted: list[Any], given: Collection[Any] = ()) -> Walk:
     last: dict[Any, Any] = {}
     placed = set(given)
     opened: Opened = {}
+    notes: dict[Any, Annotation] = {}
     stack = wanted[::-1]
     while stack:
         key = stack[-1]
@@ -141,7 +148,7 @@ def trace(graph: Graph, wanted: list[Any], given: Collection[Any] = ()) -> Walk:
             if type(node) is Task:
                 needs = node._dependencies
             else:
-                node, needs = _node(key, node, graph, placed, opened)
+                node, needs = _node(key, node, graph, placed, opened, notes)
             if needs and not placed.issuperset(needs):
                 opened[key] = node, needs
                 if len(needs) == 1:
@@ -158,7 +165,7 @@ def trace(graph: Graph, wanted: list[Any], given: Collection[Any] = ()) -> Walk:
             last[read] = key
     for key in wanted:
         last[key] = None
-    return Walk(keys, nodes, inputs, last, wanted)
+    return Walk(keys, nodes, inputs, last, wanted, notes)
 
 
 _FINALISERS: Final = ("finalize-", "repartitiontofewer-")
@@ -168,8 +175,10 @@ _PLAIN: Final = frozenset({str, int, float, bool})
 _INERT: Final = frozenset({type(None), complex, bytes})
 
 
-def _node(key: Any, node: Any, graph: Graph, placed: set[Any], opened: Opened) -> tuple[Any, Collection[Any]]:
-    """Return a node that `evaluate` takes, and its inputs, of anything but a plain Task."""
+def _node(
+    key: Any, node: Any, graph: Graph, placed: set[Any], opened: Opened, notes: dict[Any, Annotation]
+) -> tuple[Any, Collection[Any]]:
+    """Return a node that `evaluate` takes, and its inputs, of anything but a plain Task; note what is said of it."""
     if type(node) is tuple and node and callable(node[0]):
         needs: dict[Any, None] = {}
         for arg in node[1:]:
@@ -188,6 +197,8 @@ def _node(key: Any, node: Any, graph: Graph, placed: set[Any], opened: Opened) -
         node = convert_legacy_task(key, node, _MultiContainer(graph, placed))
         if not isinstance(node, GraphNode):
             return DataNode(key, node), ()
+    if type(node) is Annotated:
+        notes[key], node = node.note, node.bare
     if isinstance(node, Alias) and node.target == key:
         _missing(key, opened)
     if type(node).__module__.startswith("distributed.shuffle"):

@@ -7,6 +7,7 @@ from typing import Any
 
 from dask._task_spec import GraphNode, Task
 
+from wukong.scheduler.dask.annotated import Annotated
 from wukong.scheduler.futures.batches import again
 
 
@@ -30,4 +31,6 @@ def _again(node: Any, retries: Any) -> Any:
     if type(node) is Task:
         args = [_again(arg, retries) if isinstance(arg, GraphNode) else arg for arg in node.args]
         return Task(node.key, partial(again, int(retries), node.func), *args, **node.kwargs)
+    if type(node) is Annotated:
+        return Annotated.of(_again(node.bare, retries), node.note)
     return node

@@ -25,11 +25,25 @@ from wukong.storage.link import Link
 Get = Callable[[Any, Any], Any]
 
 #: Nothing is kept that can be invoked, and nothing lingers: as many executors, requests and races as there can be.
-RESTLESS = Costs(round_trip=1e-6, bandwidth=1e15, invoke=1e-9, unknown=1e-3, shared=True)
-#: Every value is larger than what rides with a record, but held rather than written where that is allowed.
-HEAVY = Costs(round_trip=2e-4, bandwidth=1e4, invoke=1e-9, unknown=1e-3)
+RESTLESS = Costs(round_trip=1e-6, bandwidth=1e15, invoke=1e-9, unknown=1e-3, copies=0)
+
+
+class Sending(Costs):
+    """Keeps no child but the one it becomes, whatever there is to ship."""
+
+    __slots__ = ()
+
+    def keep(self, *_: float) -> int:
+        """One."""
+        return 1
+
+
+#: Every value is larger than what rides with a record, and dear to ship, so that children are kept where that is so.
+CLUSTERED = Costs(round_trip=2e-4, bandwidth=1e4, invoke=1e-9, unknown=1e-3)
+#: The same, but children are invoked, and values held rather than written where that is allowed.
+HEAVY = Sending(round_trip=2e-4, bandwidth=1e4, invoke=1e-9, unknown=1e-3)
 #: Every value is larger than what rides with a record, and none is ever waited for.
-HASTY = Costs(round_trip=2e-4, bandwidth=1e4, invoke=1e-9, unknown=1e-3, shared=True)
+HASTY = Costs(round_trip=2e-4, bandwidth=1e4, invoke=1e-9, unknown=1e-3, copies=0)
 
 
 @contextlib.contextmanager

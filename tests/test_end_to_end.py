@@ -37,6 +37,7 @@ OVER_A_STORE = {
     "2 workers": (2, None),
     "1 worker, values held": (1, drivers.HEAVY),
     "3 workers, values held": (3, drivers.HEAVY),
+    "3 workers, children kept": (3, drivers.CLUSTERED),
     "3 workers, values written": (3, drivers.HASTY),
 }
 
@@ -46,6 +47,7 @@ IN_PROCESSES = {
     "2 processes": (2, PROCESSES),
     "3 restless processes": (3, drivers.RESTLESS),
     "2 processes, values held": (2, drivers.HEAVY),
+    "2 processes, children kept": (2, drivers.CLUSTERED),
     "3 processes, values written": (3, drivers.HASTY),
 }
 

@@ -30,8 +30,9 @@ class Costs:
         What a task costs beside its run once it is compiled: compiling, settling and handing it out.
     start : float
         Until executors can be started at all, if none has run yet.
-    shared : bool
-        Whether executors share memory, so that writing a value costs nothing.
+    copies : int
+        How often the bytes of a value are moved until another executor has them: written and read, 2; mapped where they
+        were written, 1; never, where it is given the very object.
     measured : str
         Where and when the constants were taken.
     """
@@ -44,10 +45,10 @@ class Costs:
     attempts: int = 5
     task: float = 0.0
     start: float = 0.0
-    shared: bool = False
+    copies: int = 2
     measured: str = ""
 
-    def replace(self, **changes: float | int | bool | str) -> "Costs":
+    def replace(self, **changes: float | int | str) -> "Costs":
         """Return the same costs with some constants overridden."""
         return replace(self, **changes)  # type: ignore[arg-type]
 
@@ -61,12 +62,29 @@ class Costs:
         """How long finished work may wait for company on its way to the store: settling then costs a fifth of it."""
         return 4 * self.round_trip
 
-    def keep(self, task_seconds: float, queued: int) -> int:
-        """How many ready children an executor with `queued` tasks of its own keeps rather than invokes.
+    def write(self, nbytes: int) -> float:
+        """Seconds until a value is where others find it."""
+        return nbytes / self.bandwidth if self.copies else 0.0
 
-        One to become, and as many as it can run while an invocation is on its way.
+    def read(self, nbytes: int) -> float:
+        """Seconds until an executor has a value that was written by another."""
+        return nbytes / self.bandwidth if self.copies > 1 else 0.0
+
+    def keep(self, task_seconds: float, queued: int, nbytes: int, children: int, busy: bool = False) -> int:
+        """How many of the `children` of a value an executor with `queued` tasks of its own keeps rather than invokes.
+
+        With `I` for an invocation, `W` to write the value, `R` to read it, and children of `t` each:
+
+        - elsewhere a child begins ``I + R`` later: `k` are kept while ``(queued + k) * t <= I + R``, and one at least;
+        - while all workers are `busy`, no child begins sooner for being shipped, and shipping takes time from other
+          tasks: `k` are kept while ``(queued + k) * t <= 10 * (I + R)``, so that shipping the rest costs a tenth;
+        - if all are kept the value is never written: so the others are, too, if they last no longer than `W`.
+
+        After Wukong (SoCC '20, section 4), whose rule is a size alone.
         """
-        return max(1, int(self.invoke / max(task_seconds, 1e-9)) - queued)
+        away = self.invoke + self.read(nbytes)
+        kept = max(1, int((10 if busy else 1) * away / max(task_seconds, 1e-9)) - queued)
+        return children if (children - kept) * task_seconds <= self.write(nbytes) else kept
 
     def group(self, task_seconds: float) -> int:
         """How many tasks one invoked executor starts with: as many as last as long as the invocation itself."""
@@ -81,28 +99,30 @@ class Costs:
         """How long a task runs, in seconds, for others to be started beside it: ten times what that costs."""
         return 10 * self.invoke
 
-    def hand_over(self, worked: float, left: int) -> bool:
+    def hand_over(self, worked: float, left: int, expected: float = 0.0) -> bool:
         """Whether a walk alone that has worked for `worked` seconds may hand over the `left` tasks that remain.
 
         What that costs must be less than what was worked already: so, whatever the tasks that remain turn out to be,
-        it takes no more than twice the time of whoever knew.
+        it takes no more than twice the time of whoever knew. If they are `expected` to last so long that two would be
+        done with them sooner, there is nothing to wait for.
         """
-        return worked > left * self.task
+        return max(worked, expected / 2) > left * self.task
 
     def hold(self, nbytes: int) -> float:
         """How long, in seconds, waiting for the last child beats writing `nbytes` and reading them elsewhere."""
-        return 0.0 if self.shared else 2 * nbytes / self.bandwidth
+        return self.write(nbytes) + self.read(nbytes)
 
 
 #: Threads of one process over the in-memory store; 2 vCPU virtual machine, Python 3.11, 2026-11.
-IN_PROCESS: Final = Costs(5e-6, 1e15, 60e-6, task=50e-6, shared=True, measured="2 vCPU VM, Python 3.11, 2026-11")
+IN_PROCESS: Final = Costs(5e-6, 1e15, 60e-6, task=50e-6, copies=0, measured="2 vCPU VM, Python 3.11, 2026-11")
 
-#: Threads of one process over a Redis or Valkey server on this machine (Unix socket), same machine and day.
-LOCAL_SERVER: Final = Costs(100e-6, 0.5e9, 100e-6, measured="2 vCPU VM, Valkey 9.1 over a Unix socket, 2026-11")
+#: Executors over a Redis or Valkey server on this machine (Unix socket): a request, and values of 0.25 to 8 MB that two
+#: executors write and read at once; same machine and month.
+LOCAL_SERVER: Final = Costs(100e-6, 1e9, 100e-6, measured="2 vCPU VM, Valkey 9.1 over a Unix socket, 2026-11")
 
 #: Processes of one machine over the arena: a call there and back, and memory that is touched for the first time (blocks
 #: that are used again take 8 GB/s); same machine and day.
-PROCESSES: Final = Costs(100e-6, 2e9, 200e-6, start=0.3, measured="2 vCPU VM, Python 3.11, memfd, 2026-11")
+PROCESSES: Final = Costs(100e-6, 2e9, 200e-6, start=0.3, copies=1, measured="2 vCPU VM, Python 3.11, memfd, 2026-11")
 
 #: Executors and a Redis server in one data centre: figures of the FMI paper (2.0 ms, 400 MB/s) and of Lambda's invoke.
 DATA_CENTRE: Final = Costs(2e-3, 400e6, 50e-3, measured="FMI (ICS '23); AWS Lambda Event invoke, 2026-11")

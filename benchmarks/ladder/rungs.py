@@ -23,8 +23,8 @@ class OneByOne(Costs):
 
     __slots__ = ()
 
-    def keep(self, task_seconds: float, queued: int) -> int:  # noqa: ARG002 - whatever they last
-        """One to become."""
+    def keep(self, *_: float) -> int:
+        """One to become, whatever it is."""
         return 1
 
     def group(self, task_seconds: float) -> int:  # noqa: ARG002
@@ -47,7 +47,7 @@ class Stateless(Written):
 
     __slots__ = ()
 
-    def keep(self, task_seconds: float, queued: int) -> int:  # noqa: ARG002
+    def keep(self, *_: float) -> int:
         """None."""
         return 0
 

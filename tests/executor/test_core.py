@@ -79,6 +79,31 @@ def test_it_keeps_all_children_that_run_sooner_than_one_is_invoked() -> None:
     assert job.of("a", fx.Invoke) == []
 
 
+@pytest.mark.parametrize(("nbytes", "kept"), [(SMALL, 1), (2_500_000, 2), (LARGE, 5)])
+def test_it_keeps_the_more_children_the_longer_their_input_travels(nbytes: int, kept: int) -> None:
+    """At 1 GB/s, and a millisecond for each child."""
+    job = Tiny(FAN, {0: nbytes}, costs=COSTS.replace(unknown=1e-3))
+    job.enter("a", 0).end()
+    assert sum(task in FAN[6] for task in job.ran("a")) == kept
+    assert [len(tasks) for tasks in job.of("a", fx.Invoke, lambda effect: effect.tasks)] == [5 - kept][: 5 - kept]
+
+
+def test_a_value_whose_children_are_all_kept_is_never_written_nor_what_they_make_of_it() -> None:
+    job = Tiny(FAN, LARGE, costs=COSTS.replace(unknown=1e-3))
+    job.busy = True
+    job.enter("a", 0).end()
+    assert job.ran("a") == [0, 1, 2, 3, 4, 5, 6]
+    assert job.of("a", fx.Put, lambda effect: [task for task, _, _ in effect.frames]) == [[6]]
+    assert results(job) == ["6(1(0()),2(0()),3(0()),4(0()),5(0()))"]
+
+
+def test_while_nobody_is_idle_it_keeps_more_of_the_children_of_a_large_value() -> None:
+    job = Tiny(FAN, {0: 1_200_000}, costs=COSTS.replace(unknown=4e-3))
+    job.busy = True
+    job.enter("a", 0).end()
+    assert len([task for task in job.ran("a") if task in FAN[6]]) == 3
+
+
 def test_a_queue_of_its_own_makes_it_keep_less() -> None:
     """Three leaves are its own already, so of the five children of the first only two are kept."""
     graph = {0: (), 1: (), 2: (), 3: (), **dict.fromkeys(range(4, 9), (0,)), 9: (*range(1, 9),)}
@@ -119,13 +144,13 @@ def test_a_large_value_is_never_written_if_its_only_child_is_granted() -> None:
 
 
 def test_a_large_value_with_more_children_than_are_kept_is_written_first() -> None:
-    job = Tiny({0: (), 1: (0,), 2: (0,), 3: (1, 2)}, LARGE)
+    job = Tiny({0: (), 1: (0,), 2: (0,), 3: (1, 2)}, LARGE, costs=COSTS.replace(unknown=1.0))
     job.enter("a", 0).until(runs(1))
     assert job.order("a") == ["run 0", "put 0", "commit 0 stored"]
 
 
 def test_the_verdict_write_has_the_value_written_before_it_is_committed_again() -> None:
-    job = Tiny({0: (), 1: (), 2: (0, 1)}, LARGE, costs=COSTS.replace(shared=True))
+    job = Tiny({0: (), 1: (), 2: (0, 1)}, LARGE, costs=COSTS.replace(copies=0))
     job.enter("a", 0).end()
     assert job.order("a") == ["run 0", "commit 0 held", "put 0", "commit 0 stored"]
     job.enter("b", 1).end()
@@ -186,6 +211,20 @@ def test_a_held_value_is_written_when_waiting_has_cost_as_much() -> None:
     assert job.order("a")[-2:] == ["put 0", "commit 0 stored"]
 
 
+def test_two_values_held_for_one_child_are_written_together() -> None:
+    """Were the child given away with the first, whoever gets it would have to compute the second again."""
+    job = Tiny({0: (), 1: (), 2: (), 3: (0, 1, 2)}, LARGE)
+    walking = job.enter("a", 0, 1).until(pauses)
+    assert job.order("a") == ["run 0", "run 1", "commit 0 held", "commit 1 held"]
+    job.busy = True
+    walking.end()
+    assert job.order("a")[4:] == ["pause", "put 0 1", "commit 0 stored", "commit 1 stored"]
+    assert len([ask for ask in job.of("a", fx.Ask) if isinstance(ask.request, m.Commit)]) == 2
+    job.enter("b", 2).end()
+    assert job.ran("b") == [2, 3]
+    assert results(job) == ["3(0(),1(),2())"]
+
+
 def test_of_two_who_would_wait_for_one_child_one_writes() -> None:
     job = Tiny(JOIN | {3: (2,)}, {0: LARGE, 1: LARGE})
     first = job.enter("a", 0).until(pauses)
@@ -236,7 +275,7 @@ def test_a_value_is_let_go_after_its_last_use_here_and_not_before() -> None:
 
 @pytest.mark.usefixtures("uncollected")
 def test_a_value_whose_children_all_run_elsewhere_is_let_go_when_it_is_written() -> None:
-    job = Tiny(JOIN, {0: LARGE}, costs=COSTS.replace(shared=True))
+    job = Tiny(JOIN, {0: LARGE}, costs=COSTS.replace(copies=0))
     walking = job.enter("a", 0).end()
     job.stored.clear()
     assert walking.next is None
@@ -255,7 +294,7 @@ def test_the_inputs_of_a_fan_in_come_back_with_the_claim() -> None:
 
 
 def test_a_stored_input_is_fetched_once_by_who_needs_it_twice() -> None:
-    job = Tiny({0: (), 1: (0,), 2: (0,), 3: (1, 2)}, {0: LARGE}, costs=COSTS.replace(shared=True))
+    job = Tiny({0: (), 1: (0,), 2: (0,), 3: (1, 2)}, {0: LARGE}, costs=COSTS.replace(copies=0))
     job.enter("a", 0).until(runs(1)).die()
     assert sorted(sweep(job)) == [1]
     job.enter("b", 1, 2).end()
@@ -268,7 +307,7 @@ def test_a_stored_input_is_fetched_once_by_who_needs_it_twice() -> None:
 
 
 def test_the_blob_of_an_attempt_that_lost_is_dropped() -> None:
-    job = Tiny({0: (), 1: (0,), 2: (0,), 3: (1, 2)}, {0: LARGE}, costs=COSTS.replace(shared=True))
+    job = Tiny({0: (), 1: (0,), 2: (0,), 3: (1, 2)}, {0: LARGE}, costs=COSTS.replace(copies=0))
     late = job.enter("a", 0).until(commits)
     job.now += 20
     assert sweep(job) == [0]
@@ -321,7 +360,7 @@ def test_a_task_lost_too_often_ends_the_job_by_name() -> None:
 
 
 def test_who_is_told_that_the_job_is_over_deletes_what_no_record_names() -> None:
-    job = Tiny({0: (), 1: (0,), 2: (0,), 3: (1, 2)}, LARGE, costs=COSTS.replace(shared=True))
+    job = Tiny({0: (), 1: (0,), 2: (0,), 3: (1, 2)}, LARGE, costs=COSTS.replace(copies=0))
     walking = job.enter("a", 0).until(commits)
     assert set(job.stored) == {(0, 1)}
     job.shards[0].apply(m.Cancel(m.CANCELLED, b"by hand"), job.now)

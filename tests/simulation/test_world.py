@@ -1,14 +1,17 @@
 """Seeds through faults: nothing that must hold breaks, and three ways to break the protocol by hand are each found."""
 
+from dataclasses import astuple
 from typing import Any
 
 import pytest
 
+from wukong.cost import Costs
 from wukong.executor import effects as fx
 from wukong.executor.core import Executor
 from wukong.protocol import messages as m
 from wukong.protocol.model import Shard
-from wukong.simulation.world import Violation, World
+from wukong.simulation.faults import Faults
+from wukong.simulation.world import COSTS, Violation, World
 
 SEEDS = 2000
 
@@ -56,6 +59,36 @@ def test_the_seeds_meet_every_kind_of_fault_and_every_way_to_save_traffic() -> N
     assert held
     assert recomputed
     assert lost
+
+
+class TimeAlone(Costs):
+    """Keeps what runs while another executor is invoked, whatever there is to ship."""
+
+    __slots__ = ()
+
+    def keep(self, task_seconds: float, queued: int, _: int, children: int, *__: bool) -> int:
+        return super().keep(task_seconds, queued, 0, children)
+
+
+class Everything(Costs):
+    """Keeps all children."""
+
+    __slots__ = ()
+
+    def keep(self, _: float, __: int, ___: int, children: int, *____: bool) -> int:
+        return children
+
+
+def test_clustering_by_bytes_moves_fewer_of_them_and_loses_no_parallelism_that_pays() -> None:
+    moved, took = {}, {}
+    for rule in (TimeAlone, Costs, Everything):
+        costs = rule(*astuple(COSTS))
+        worlds = [World(seed, faults=Faults(), costs=costs, size=60).run() for seed in range(60)]
+        moved[rule] = sum(world.moved for world in worlds)
+        took[rule] = sum(world.took for world in worlds)
+    assert moved[Everything] < moved[Costs] < 0.9 * moved[TimeAlone]
+    assert took[Costs] < took[TimeAlone]
+    assert took[Costs] < 0.95 * took[Everything]
 
 
 class CountingShard(Shard):

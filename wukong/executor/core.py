@@ -205,7 +205,7 @@ class Executor:
         A task already `committed` only has its edges settled: its inputs were given up then.
         """
         edges = self._edges(task)
-        claims = self._keep(edges[0].child) if edges else 0
+        claims = self._keep(edges, packed) if edges else 0
         session = self._session
         here = session.shards == 1 or all(session.home(edge.child) == session.home(task) for edge in edges)
         if packed.inline:
@@ -256,9 +256,13 @@ class Executor:
 
     # --- choose -------------------------------------------------------------------------------------------------------
 
-    def _keep(self, child: int) -> int:
-        """How many children of this kind are cheaper to run here than to ship."""
-        return self._context.costs.keep(self._expected(child), len(self._mine))
+    def _keep(self, edges: tuple[m.Edge, ...], packed: fx.Packed) -> int:
+        """How many children of a value are cheaper to run here than to ship, if all last as long as the first."""
+        context, children = self._context, len(edges)
+        # What rides with its record costs its readers nothing.
+        nbytes = 0 if packed.inline else packed.nbytes
+        busy = nbytes > 0 and children > 1 and context.busy()
+        return context.costs.keep(self._expected(edges[0].child), len(self._mine), nbytes, children, busy)
 
     def _expected(self, task: int) -> float:
         kind = self._plan.kind(task) if task >= 0 and self._plan.loaded(task) else -1

@@ -4,8 +4,8 @@ Three rules save traffic (after Wukong, SoCC '20, section 4):
 
 - *claim before write*: a large value is first offered as `HELD`. If every child is then this executor's to run, it is
   never written; otherwise the store answers `WRITE`, and the value is written before the edge.
-- *delayed I/O*: where only one child is incomplete, the value may stay here while waiting for it costs less than
-  writing, and only while the platform has no other work.
+- *delayed I/O*: where only one child is incomplete, the value may stay here: until this executor has run what the child
+  lacks, or while waiting costs less than writing and the platform has no other work.
 - *small values ride with their edges* and come back with the claim: a fan-in of small values is one round trip.
 
 A value that is only here has *debts*: its inputs may not be freed before its consumers are stored, for whoever has to
@@ -84,6 +84,12 @@ class _Held:
     waiting: list[m.Edge]
     budget: float
 
+    def written(self) -> m.Outcome:
+        """Say that the value is in the store now, and settle once more the edges it waited for."""
+        done = self.finished
+        value = m.Value(m.STORED, done.packed.nbytes)
+        return m.Outcome(done.task, done.attempt, value, tuple(self.waiting), done.claims)
+
 
 class Settler:
     """Settles the outcomes of one executor.
@@ -158,17 +164,25 @@ class Settler:
         session, settled = self._session, Settled()
         patience = 2 * self._context.costs.round_trip
         busy = yield fx.Pause(patience)
-        for task, held in self._held.items():
-            probe = m.Probe(tuple(edge.child for edge in held.waiting))
+        known: dict[int, m.State] = {}
+        awaited = {edge.child for held in self._held.values() for edge in held.waiting}
+        for shard, children in session.by_home(sorted(awaited), lambda child: child):
+            known.update(zip(children, (yield from session.ask(shard, m.Probe(tuple(children)))), strict=True))
+        given_up: set[int] = set()
+        for held in self._held.values():
             still = []
-            for edge, state in zip(held.waiting, (yield from session.ask(session.home(task), probe)), strict=True):
+            for edge in held.waiting:
+                state = known[edge.child]
                 if state.state == states.CLAIMED and state.owner == session.nonce:
                     settled.won.append((edge.child, edge.wanted or ()))
                 elif state.state not in (states.SETTLED, states.UNSETTLED):
                     still.append(edge)
             held.waiting, held.budget = still, held.budget - patience
-            if still and (busy or held.budget <= 0):
-                yield from self._give_up(held, settled)
+            if busy or held.budget <= 0:
+                given_up.update(edge.child for edge in still)
+        # All that is held for one child at once: the first that is written ends the hold, and the child goes to others.
+        over = [held for held in self._held.values() if any(edge.child in given_up for edge in held.waiting)]
+        yield from self._give_up(over, settled)
         return settled
 
     def let_go(self) -> None:
@@ -179,17 +193,18 @@ class Settler:
                 del self._held[task]
                 self._shelf.unneed((task,))
 
-    def _give_up(self, held: _Held, settled: Settled) -> Steps:
-        """Write a value that was held, settle its last edges once more, and pay what it owes."""
-        done = held.finished
-        yield from self._write([done])
-        value = m.Value(m.STORED, done.packed.nbytes)
-        outcome = m.Outcome(done.task, done.attempt, value, tuple(held.waiting), done.claims)
-        for settlement in (yield from self._session.commit(self._session.home(done.task), [outcome])):
-            self.unnamed.discard((done.task, done.attempt))
-            settled.add(settlement)
-        settled.freed += yield from self._session.release(self._debts.pop(done.task).inputs)
-        held.waiting = []
+    def _give_up(self, over: list[_Held], settled: Settled) -> Steps:
+        """Write values that were held, settle their last edges once more, and pay what they owe."""
+        session = self._session
+        yield from self._write([held.finished for held in over])
+        for shard, group in session.by_home(over, lambda held: held.finished.task):
+            settlements = yield from session.commit(shard, [held.written() for held in group])
+            for held, settlement in zip(group, settlements, strict=True):
+                self.unnamed.discard((held.finished.task, held.finished.attempt))
+                settled.add(settlement)
+                held.waiting = []
+        owed = [use for held in over for use in self._debts.pop(held.finished.task).inputs]
+        settled.freed += yield from session.release(owed)
 
     def _write(self, batch: list[Finished]) -> Steps:
         """Write values before any edge says that they are there."""
@@ -266,8 +281,17 @@ class Settler:
         settled.freed += yield from session.release(away_uses)
 
     def _may_wait(self, done: Finished) -> bool:
+        """Whether a value may wait for a child that is not complete: this executor completes it, or nobody needs it."""
         costs = self._context.costs
-        return costs.hold(done.packed.nbytes) > 2 * costs.round_trip and not self._context.busy()
+        if costs.hold(done.packed.nbytes) <= 2 * costs.round_trip:
+            return False
+        return self._completes(done.edges) or not self._context.busy()
+
+    def _completes(self, edges: tuple[m.Edge, ...]) -> bool:
+        """Whether what the children lack, beside what is at hand, is this executor's to run."""
+        return all(
+            edge.indegree == 1 or (edge.wanted and all(task in self._mine for task in edge.wanted)) for edge in edges
+        )
 
     def _hold(self, done: Finished, settlement: m.Settlement) -> None:
         """A value was accepted unwritten: note what it owes, and the child it still waits for, if any."""

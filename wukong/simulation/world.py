@@ -35,6 +35,8 @@ from wukong.simulation.graphs import RandomSchedule
 LEASE = 5.0
 SWEEP = 2.0
 BOUND = 2000.0
+#: A millisecond for a request, 1 GB/s, 5 ms for an invocation.
+COSTS = Costs(1e-3, 1e9, 5e-3, lease=LEASE, attempts=1000)
 
 
 class Violation(AssertionError):  # noqa: N818 - it is the name of what is looked for
@@ -52,20 +54,44 @@ class World:
         The control store; tests put broken ones here.
     executor : type
         The executor core; tests put broken ones here.
+    faults : Faults, optional
+        What goes wrong; the seed decides it if None.
+    costs : Costs
+        What executors decide by; values take as long to travel as these say.
+    size : int, optional
+        Number of tasks; few, as the seed has it, if None.
+
+    Attributes
+    ----------
+    moved : int
+        Bytes written to the value store and read from it.
+    took : float
+        Seconds until the last output was settled.
     """
 
-    def __init__(self, seed: int, shard: type[Shard] = Shard, executor: type[Executor] = Executor) -> None:
+    def __init__(
+        self,
+        seed: int,
+        shard: type[Shard] = Shard,
+        executor: type[Executor] = Executor,
+        faults: Faults | None = None,
+        costs: Costs = COSTS,
+        size: int | None = None,
+    ) -> None:
         self.seed = seed
         self.random = random = Random(seed)
-        self.plan = RandomSchedule(random, random.randint(1, 16))
-        self.faults = Faults.drawn(random)
-        self.costs = Costs(1e-3, 1e9, 5e-3, lease=LEASE, attempts=1000)
+        self.plan = RandomSchedule(random, random.randint(1, 16) if size is None else size)
+        drawn = Faults.drawn(random)
+        self.faults = drawn if faults is None else faults
+        self.costs = costs
         self.shards = [shard() for _ in range(random.choice([1, 1, 2, 3]))]
         self.stored: dict[tuple[int, int], int] = {}
         self.now = 0.0
         self.trace: list[str] = []
         self.happened: Counter[str] = Counter()
         self.tally = Tally(executors=0)
+        self.moved = 0
+        self.took = 0.0
         self.released = False
         self.results: list[int] | None = None
         self._executor = executor
@@ -128,6 +154,8 @@ class World:
             delay += self.plan.seconds(effect.task)
         elif isinstance(effect, fx.Pause):
             delay += effect.seconds
+        elif isinstance(effect, fx.Put | fx.Fetch):
+            delay += self._move(effect) / self.costs.bandwidth
         mortal = name != "client"
         if mortal and self._chance(self.faults.stall, "stall"):
             delay += LEASE * self.random.choice([1.1, 3.0])
@@ -135,6 +163,16 @@ class World:
             self.trace.append(f"{self.now:.4f} {name}: dies before it")
             return
         self._at(delay, lambda: self._perform(steps, name, effect, mortal))
+
+    def _move(self, effect: fx.Put | fx.Fetch) -> int:
+        """Count the bytes that an effect moves, and return them."""
+        if isinstance(effect, fx.Put):
+            values = [body for _, _, body in effect.frames]
+        else:
+            values = [self.stored[name] for name in effect.names if name in self.stored]
+        nbytes = sum(map(self.plan.nbytes, values))
+        self.moved += nbytes
+        return nbytes
 
     def _perform(self, steps: Generator[fx.Effect, Any, Any], name: str, effect: fx.Effect, mortal: bool) -> None:
         answer = self._carry_out(effect, name)
@@ -169,6 +207,8 @@ class World:
             case fx.Invoke(tasks, per):
                 for start in range(0, len(tasks), per):
                     self._invoke(tasks[start : start + per])
+            case fx.Finish():
+                self.took = self.now
             case fx.Pause():
                 return self.random.random() < 0.2
             case fx.Fail(task, _, error):

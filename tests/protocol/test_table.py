@@ -127,6 +127,8 @@ ON_TASKS = {
     "renew by a": lambda s: nothing(s.tell(m.Renew("a", LEASE))),
     "sweep while leases and patience last": lambda s: of_sweep(s.tell(m.Sweep(PATIENCE))),
     "sweep after they have ended": wait_and_sweep,
+    "sweep that knows a to be dead": lambda s: of_sweep(s.tell(m.Sweep(PATIENCE, dead=("a",)))),
+    "sweep for which the task is late": lambda s: of_sweep(s.tell(m.Sweep(PATIENCE, late=(TASK,)))),
     "cancel": lambda s: nothing(s.tell(m.Cancel(m.CANCELLED, b""))),
     "release by a": lambda s: nothing(s.next(m.Release, "a", (TASK,))),
     "release by b": lambda s: nothing(s.next(m.Release, "b", (TASK,))),

@@ -50,8 +50,8 @@ MUTANTS = {
         "lapsed",
     ),
     "each attempt has a number of its own": (
-        "attempt = self.attempts[task] = self.attempts.get(task, 0) + 1\n        self.active[task]",
-        "attempt = self.attempts[task] = 1\n        self.active[task]",
+        "attempt = self.attempts[task] = self.attempts.get(task, self.base) + 1\n        self.active[task]",
+        "attempt = self.attempts[task] = self.base + 1\n        self.active[task]",
     ),
     "a claimed task is not given to another": (
         "            if active.state == states.READY and task in self.done",

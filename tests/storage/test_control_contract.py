@@ -161,6 +161,33 @@ def test_a_lease_lasts_to_its_last_moment(client, clock, a):
     assert client.store.apply(client.job, 0, m.Sweep(60.0)).body == ((0,), ())
 
 
+def test_an_executor_known_to_be_dead_has_lapsed_whatever_its_lease_says(client, a, b):
+    launch(client, 0, 1)
+    a.claim(0)
+    b.claim(1)
+    assert client.store.apply(client.job, 0, m.Sweep(60.0, dead=("a", "nobody"))).body == ((0,), ())
+    assert b.claim(0) == (m.Grant(0, 2),)
+
+
+def test_a_task_that_is_late_goes_to_another_and_the_first_of_both_to_commit_wins(client, a, b):
+    launch(client, 0, 1)
+    a.claim(0)
+    a.claim(1)
+    assert client.store.apply(client.job, 0, m.Sweep(60.0, late=(0,))).body == ((0,), ())
+    assert b.claim(0) == (m.Grant(0, 2),)
+    assert a.commit(0, 1, inline(b"first"), m.Edge(2, 1)).ready == (2,)
+    assert b.commit(0, 2, inline(b"second"), m.Edge(2, 1)) == m.Settlement(m.LOST)
+
+
+def test_attempts_of_a_later_job_epoch_have_numbers_of_their_own(client, a):
+    root = m.Outcome(m.CLIENT, 2, m.Value(m.STORED, 0), (m.Edge(0, 1), m.Edge(1, 2)))
+    client.tell(m.Arrive, (root,))
+    (grant,) = a.claim(0)
+    assert grant.attempt == 2 * m.EPOCH + 1
+    assert m.tries(grant.attempt) == 1
+    assert probe(a, 1)[0].attempt == 2 * m.EPOCH
+
+
 def test_a_sweep_names_ready_tasks_nobody_claimed_once_each_time_patience_is_over(client, clock, a):
     launch(client, 3, 1, 2)
     a.claim(2)

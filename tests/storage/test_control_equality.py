@@ -100,9 +100,9 @@ class Siblings(RuleBasedStateMachine):
     def states(self, *tasks):
         return self.model.apply(self.job, 0, m.Probe(tasks)).body
 
-    @initialize(leaves=st.permutations((0, 1, 2)))
-    def open(self, leaves):
-        root = m.Outcome(m.CLIENT, 0, m.Value(m.STORED, 0), tuple(m.Edge(leaf, 1) for leaf in leaves))
+    @initialize(leaves=st.permutations((0, 1, 2)), epoch=st.sampled_from((0, 3)))
+    def open(self, leaves, epoch):
+        root = m.Outcome(m.CLIENT, epoch, m.Value(m.STORED, 0), tuple(m.Edge(leaf, 1) for leaf in leaves))
         self.tell(m.Arrive("client", 1, LEASE, (root,)))
 
     @rule(
@@ -168,9 +168,13 @@ class Siblings(RuleBasedStateMachine):
     def time_passes(self, seconds):
         self.clock.now += seconds
 
-    @rule(patience=st.sampled_from((0.0, 5.0)))
-    def sweep(self, patience):
-        self.tell(m.Sweep(patience))
+    @rule(
+        patience=st.sampled_from((0.0, 5.0)),
+        dead=st.lists(st.sampled_from((*NONCES, "nobody")), max_size=2),
+        late=st.lists(tasks, max_size=2),
+    )
+    def sweep(self, patience, dead, late):
+        self.tell(m.Sweep(patience, tuple(dead), tuple(late)))
 
     @rule(nonce=nonces, given=st.lists(tasks, max_size=3), used=st.lists(tasks, max_size=2))
     def release(self, nonce, given, used):

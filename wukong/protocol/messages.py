@@ -17,6 +17,9 @@ All messages are plain tuples of integers, strings, bytes and tuples, so that th
 
 from typing import Any, Final, NamedTuple
 
+#: Attempts of one job epoch; those of the next are counted from here, so that no name of a value comes twice.
+EPOCH: Final = 1 << 20
+
 #: Parent of every leaf and child of every output: the client stands at both ends of a job.
 CLIENT: Final = -1
 
@@ -37,6 +40,11 @@ FAILED: Final = 1
 CANCELLED: Final = 2
 GONE: Final = 3  # never opened, or released
 STALE: Final = 4  # an old request of this executor; nothing changed
+
+
+def tries(attempt: int) -> int:
+    """Return which try at its task an attempt is in its job epoch, from 1."""
+    return attempt % EPOCH
 
 
 class Value(NamedTuple):
@@ -82,7 +90,7 @@ class Outcome(NamedTuple):
     Attributes
     ----------
     task, attempt : int
-        Which attempt at which task.
+        Which attempt at which task. Of `CLIENT`, when it opens the shard: the job epoch.
     value : Value
         Where its value is.
     edges : tuple of Edge
@@ -193,9 +201,21 @@ class Renew(NamedTuple):
 
 
 class Sweep(NamedTuple):
-    """Make tasks of lapsed executors ready again, and name ready tasks nobody claimed for `patience` seconds."""
+    """Make tasks of lapsed executors ready again, and name ready tasks nobody claimed for `patience` seconds.
+
+    Attributes
+    ----------
+    patience : float
+        Seconds.
+    dead : tuple of str
+        Executors that are known to have ended: they have lapsed, whatever their leases say.
+    late : tuple of int
+        Tasks that another executor is to have as well, whoever owns them: they are ready again, as if lapsed.
+    """
 
     patience: float
+    dead: tuple[str, ...] = ()
+    late: tuple[int, ...] = ()
 
 
 class Cancel(NamedTuple):

@@ -58,6 +58,7 @@ class Shard:
 
     def __init__(self) -> None:
         self.open = False
+        self.base = 0
         self.status: int = m.RUNNING
         self.reason = b""
         self.active: dict[int, _Active] = {}
@@ -86,6 +87,7 @@ class Shard:
             if not (isinstance(request, m.Arrive) and request.outcomes and request.outcomes[0].task == m.CLIENT):
                 return m.Reply(m.GONE, b"", ())
             self.open = True
+            self.base = request.outcomes[0].attempt * m.EPOCH
         if isinstance(request, m.Probe | m.Sweep | m.Cancel | m.Renew):
             return self._apply[type(request)](request, now)
         executor = self.executors.get(request.nonce)
@@ -141,6 +143,9 @@ class Shard:
     def _sweep(self, request: m.Sweep, now: float) -> m.Reply:
         if self.status != m.RUNNING:
             return self._answer(())
+        for nonce in request.dead:
+            if nonce in self.executors:
+                self.executors[nonce].deadline = -1.0
         lapsed, unclaimed = [], []
         for task in sorted(self.active):
             active = self.active[task]
@@ -150,7 +155,7 @@ class Shard:
                 if active.since + request.patience <= now:
                     self.active[task] = active._replace(since=now)
                     unclaimed.append(task)
-            elif not self._alive(active.owner, now):
+            elif not self._alive(active.owner, now) or (active.state == states.CLAIMED and task in request.late):
                 self.active[task] = _Active(states.READY, active.attempt, "", now)
                 lapsed.append(task)
         return self._answer((tuple(lapsed), tuple(unclaimed)))
@@ -283,10 +288,10 @@ class Shard:
         if child == m.CLIENT:
             self.notified = True
         if holder is not None:
-            attempt = self.attempts[child] = self.attempts.get(child, 0) + 1
+            attempt = self.attempts[child] = self.attempts.get(child, self.base) + 1
             active = _Active(states.CLAIMED, attempt, holder, now)
         else:
-            active = _Active(states.READY, self.attempts.get(child, 0), "", now)
+            active = _Active(states.READY, self.attempts.get(child, self.base), "", now)
         self.active[child] = active
         return active
 
@@ -295,7 +300,7 @@ class Shard:
         if winner is not None:
             self.active[task] = _Active(states.UNSETTLED, winner, nonce, now)
             return m.Grant(task, winner, self._inputs(wanted), self.values[task][1])
-        attempt = self.attempts[task] = self.attempts.get(task, 0) + 1
+        attempt = self.attempts[task] = self.attempts.get(task, self.base) + 1
         self.active[task] = _Active(states.CLAIMED, attempt, nonce, now)
         return m.Grant(task, attempt, self._inputs(wanted))
 
@@ -324,7 +329,7 @@ class Shard:
             return m.State(active.state, active.attempt, active.owner, value)
         if task in self.done:
             return m.State(states.SETTLED, self.done[task], "", value)
-        return m.State(states.WAITING, self.attempts.get(task, 0), "", value)
+        return m.State(states.WAITING, self.attempts.get(task, self.base), "", value)
 
     def _answer(self, body: tuple[Any, ...]) -> m.Reply:
         return m.Reply(self.status, self.reason, body)

@@ -3,7 +3,7 @@
 --   KEYS  records    hash: task -> packed record, see below
 --         values     hash: task -> value as the client packed it, never looked into
 --         active     set: tasks that are ready, claimed or unsettled, for the sweep
---         executors  hash: '' -> the job's status; nonce -> (seq, deadline); '=' nonce -> last reply
+--         executors  hash: '' -> the job's status and first attempt; nonce -> (seq, deadline); '=' nonce -> last reply
 --         wide       set: waiting tasks of large in-degree; the edges of each are the set  <wide> ':' <task>
 --         notice     list: a hint that the client should look
 --   ARGV  request as `wire.py` packs it, time in seconds ('' is the server's), seconds until an abandoned shard expires
@@ -16,6 +16,7 @@
 -- Names of numbers: `script.py` puts the numbers in their place, as each local a function uses costs time in every run.
 local PROBE, ARRIVE, CLAIM, COMMIT, RENEW, SWEEP, CANCEL, RELEASE = 0, 1, 2, 3, 4, 5, 6, 7
 local CLIENT = -1
+local EPOCH = 1048576 -- attempts of one job epoch
 local STORED, HELD = 1, 2
 local OK, LOST, WRITE, HOLDING = 0, 1, 2, 3
 local RUNNING, GONE, STALE = 0, 3, 4
@@ -57,7 +58,7 @@ if not job[1] then
     return pack({ GONE, '' })
   end
   -- A field of no task keeps each of these from becoming empty, which would end it and so its expiry.
-  job[1] = pack(RUNNING, '')
+  job[1] = pack(RUNNING, '', request[BODY + 1 + O_ATTEMPT] * EPOCH)
   call('HSET', KEYS[4], '', job[1])
   call('HSET', KEYS[1], '', '')
   call('HSET', KEYS[2], '', '')
@@ -66,7 +67,7 @@ if not job[1] then
     call('EXPIRE', KEYS[i], ARGV[3])
   end
 end
-local status, reason = unpacked(job[1])
+local status, reason, base = unpacked(job[1])
 
 if seq then
   local last = job[2] and unpacked(job[2]) or 0
@@ -81,7 +82,7 @@ end
 if op == CANCEL then
   if status == RUNNING then
     status, reason = request[2], request[3]
-    call('HSET', KEYS[4], '', pack(status, reason))
+    call('HSET', KEYS[4], '', pack(status, reason, base))
     call('RPUSH', KEYS[6], 1)
     call('EXPIRE', KEYS[6], ARGV[3])
   end
@@ -346,10 +347,10 @@ local function make_ready(record)
     call('EXPIRE', KEYS[6], ARGV[3])
   end
   if holder then
-    record[ATTEMPTS] = (record[ATTEMPTS] or 0) + 1
+    record[ATTEMPTS] = (record[ATTEMPTS] or base) + 1
     activate(record, CLAIMED, record[ATTEMPTS], holder)
   else
-    activate(record, READY, record[ATTEMPTS] or 0, '')
+    activate(record, READY, record[ATTEMPTS] or base, '')
   end
 end
 
@@ -357,7 +358,7 @@ local function grant(record)
   if record[DONE] then
     activate(record, UNSETTLED, record[DONE], nonce)
   else
-    record[ATTEMPTS] = (record[ATTEMPTS] or 0) + 1
+    record[ATTEMPTS] = (record[ATTEMPTS] or base) + 1
     activate(record, CLAIMED, record[ATTEMPTS], nonce)
   end
 end
@@ -513,7 +514,16 @@ elseif op == RELEASE then
   end
   use(BODY + 2 + tasks, #request)
 elseif op == SWEEP then
-  local lapsed, unclaimed = {}, {}
+  local lapsed, unclaimed, late = {}, {}, {}
+  for i = 4, 3 + request[3] do
+    local executor = call('HGET', KEYS[4], request[i])
+    if executor then
+      call('HSET', KEYS[4], request[i], pack(unpacked(executor), -1))
+    end
+  end
+  for i = 4 + request[3], #request do
+    late[request[i]] = true
+  end
   for _, name in ipairs(call('SMEMBERS', KEYS[3])) do
     local task = tonumber(name)
     if task and task ~= CLIENT then
@@ -525,7 +535,7 @@ elseif op == SWEEP then
   for _, task in ipairs(ahead) do
     local record = records[task]
     if record[STATE] ~= READY then
-      if not alive(record[OWNER]) then
+      if not alive(record[OWNER]) or record[STATE] == CLAIMED and late[task] then
         activate(record, READY, record[ATTEMPT], '')
         lapsed[#lapsed + 1] = task
       end
@@ -549,7 +559,7 @@ else -- PROBE
     local state, attempt = record[STATE], record[ATTEMPT]
     if not state then
       state = record[DONE] and SETTLED or WAITING
-      attempt = record[DONE] or record[ATTEMPTS] or 0
+      attempt = record[DONE] or record[ATTEMPTS] or base
     end
     reply[size + 1], reply[size + 2], reply[size + 3] = state, attempt, record[OWNER] or ''
     reply[size + 4] = value_of(record)

@@ -39,8 +39,8 @@ def encode(request: m.Request) -> bytes:
                 flat += use
         case m.Renew(nonce, lease):
             flat = [_RENEW, nonce, lease]
-        case m.Sweep(patience):
-            flat = [_SWEEP, patience]
+        case m.Sweep(patience, dead, late):
+            flat = [_SWEEP, patience, len(dead), *dead, *late]
         case m.Cancel(status, reason):
             flat = [_CANCEL, status, reason]
     return bytes(packb(flat, use_bin_type=False))

@@ -5,9 +5,11 @@ import os
 import pickle
 import random
 import resource
+import tempfile
 import threading
 from contextlib import suppress
 
+import dask
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -278,6 +280,24 @@ def test_beyond_the_memory_limit_blocks_are_on_disk_and_files_have_no_name(tmp_p
     values.clear()
     assert arena.figures().on_disk == 0
     arena.close()
+
+
+def test_blocks_on_disk_are_born_where_dask_says_at_the_time_unless_the_arena_was_told(tmp_path):
+    def born(arena):
+        return os.path.dirname(os.readlink(f"/proc/self/fd/{arena.reserve(MB).fd}"))
+
+    arena, told = Arena(0), Arena(0, str(tmp_path))
+    (tmp_path / "dask").mkdir()
+    with dask.config.set(temporary_directory=str(tmp_path / "dask")):
+        assert (born(arena), born(told)) == (str(tmp_path / "dask"), str(tmp_path))
+    assert born(arena) == tempfile.gettempdir()
+    with (
+        dask.config.set(temporary_directory=str(tmp_path / "none")),
+        pytest.raises(MemoryLimitReached, match=f"{tmp_path}/none, and the system refused another: No such file"),
+    ):
+        born(arena)
+    arena.close()
+    told.close()
 
 
 def test_blocks_that_are_not_in_use_make_room_before_anything_goes_to_disk(tmp_path):

@@ -82,9 +82,10 @@ class Arena:
     limit : int, optional
         Bytes of blocks in memory; 0.6 of what this process may use, if not given.
     directory : str, optional
-        Where blocks are that have no room in memory; the directory for temporary files, if not given.
+        Where blocks are that have no room in memory. If not given, they are born where Dask's `temporary-directory`
+        says at the time, or in the system's directory for temporary files.
     disk_limit : int, optional
-        Bytes of blocks on disk; 0.9 of what is free there when the first is made, if not given.
+        Bytes of blocks on disk; 0.9 of what would be free there without them, if not given.
     """
 
     def __init__(self, limit: int | None = None, directory: str | None = None, disk_limit: int | None = None) -> None:

@@ -1,7 +1,9 @@
-"""How much memory this process may use, and how much disk there is. Not how much it uses."""
+"""How much memory this process may use, and which disk, of how much room. Not how much it uses."""
 
 import os
 import shutil
+import sys
+import tempfile
 from pathlib import Path
 
 from wukong import cgroups
@@ -10,6 +12,12 @@ from wukong import cgroups
 def memory_here() -> int:
     """Return the bytes of memory that this process may use: what the machine has, or its cgroup if that is less."""
     return min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *cgroups.limits("memory", _limit)])
+
+
+def directory_here() -> str:
+    """Return where temporary files go now: what Dask's `temporary-directory` says, or the system's place for them."""
+    config = sys.modules.get("dask.config")
+    return str((config and config.get("temporary-directory", None)) or tempfile.gettempdir())
 
 
 def disk_here(directory: str) -> int:

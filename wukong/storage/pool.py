@@ -12,12 +12,11 @@ import os
 from collections import Counter
 from collections.abc import Hashable
 from itertools import islice
-from tempfile import gettempdir
 from typing import Final
 
 from wukong.errors import MemoryLimitReached
 from wukong.storage import blocks
-from wukong.storage.memory import disk_here, memory_here
+from wukong.storage.memory import directory_here, disk_here, memory_here
 
 # Share of the machine's memory, and of the free disk, that is the limit if none is given.
 _MEMORY_SHARE: Final = 0.6
@@ -89,7 +88,7 @@ class Pool:
 
     def __init__(self, limit: int | None, directory: str | None, disk_limit: int | None) -> None:
         self.limit = int(memory_here() * _MEMORY_SHARE) if limit is None else limit
-        self.directory = directory or gettempdir()
+        self._directory = directory
         self.disk_limit = disk_limit
         self.blocks: dict[int, Block] = {}
         self.in_memory = self.on_disk = self.unused = 0
@@ -98,6 +97,11 @@ class Pool:
         self._free: dict[int, list[Block]] = {}
         self._stale: dict[Hashable, list[int]] = {}
         self._pid = os.getpid()
+
+    @property
+    def directory(self) -> str:
+        """Where blocks on disk are born now."""
+        return self._directory or directory_here()
 
     def reserve(self, nbytes: int, holder: Hashable) -> tuple[Block, bool]:
         """Make `holder` the writer of a block, and say whether it has written it before.
@@ -205,8 +209,9 @@ class Pool:
             if self.in_memory + size <= self.limit:
                 block = Block(self.made, blocks.make_in_memory(size), size, False)
             else:
-                self._check_disk(nbytes, size)
-                block = Block(self.made, blocks.make_on_disk(size, self.directory), size, True)
+                directory = self.directory
+                self._check_disk(nbytes, size, directory)
+                block = Block(self.made, blocks.make_on_disk(size, directory), size, True)
                 self.spilled += 1
                 self.why_on_disk = f"{self.in_memory} bytes in memory and {size} more are over the limit, {self.limit}"
         except OSError as error:
@@ -218,11 +223,12 @@ class Pool:
         self._count(block, 1)
         return block
 
-    def _check_disk(self, nbytes: int, size: int) -> None:
-        if self.disk_limit is None:
-            self.disk_limit = int(disk_here(self.directory) * _DISK_SHARE)
-        if self.on_disk + size > self.disk_limit:
-            raise self.full(nbytes, f"the limit on disk is {self.disk_limit}")
+    def _check_disk(self, nbytes: int, size: int, directory: str) -> None:
+        limit = self.disk_limit
+        if limit is None:
+            limit = int((self.on_disk + disk_here(directory)) * _DISK_SHARE)
+        if self.on_disk + size > limit:
+            raise self.full(nbytes, f"the limit on disk is {limit}")
 
     def _drop(self, block: Block) -> None:
         del self.blocks[block.id]

@@ -13,6 +13,7 @@ from tests import drivers
 from wukong.cost import IN_PROCESS
 from wukong.executor.alone import Taken, walk
 from wukong.platforms.local import threads
+from wukong.scheduler import adaptive
 from wukong.scheduler import relay as relays
 from wukong.scheduler.dask.graphs import trace
 from wukong.scheduler.dask.nodes import evaluate
@@ -186,3 +187,23 @@ def test_one_long_task_does_not_hand_over_many_short_ones() -> None:
     graph = {"long": (time.sleep, 0.02), **{f"short{i}": (str, "long") for i in range(20_000)}}
     wukong.get(graph, list(graph), granules="auto", workers=2)
     assert wukong.last_run().where == "the client, alone"
+
+
+def test_tasks_known_to_be_long_are_handed_over_as_soon_as_somebody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(_: Any) -> None:
+        """Stands for a task that an earlier job has run."""
+
+    def relay_at(index: int) -> Relay:
+        graph = {"a": (int,), **{f"b{i}": (slow, "a") for i in range(1000)}}
+        tasks, values = trace(graph, list(graph)), {"a": 0}
+        relay = Relay(tasks, values, IN_PROCESS.replace(invoke=0.0), 2, None)
+        relay.baton.append(index)
+        return relay
+
+    with relay_at(1) as relay:
+        assert relay.look()
+        assert relay.baton == [1]
+    monkeypatch.setitem(adaptive._lasted, adaptive.name_of([slow]), 0.01)
+    with relay_at(1) as relay:
+        relay.look()
+        assert relay.baton == []

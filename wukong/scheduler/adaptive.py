@@ -36,6 +36,11 @@ def name_of(functions: Iterable[Any]) -> Hashable:
     return frozenset(map(_code, functions))
 
 
+def lasted(functions: Iterable[Any]) -> float | None:
+    """Return how long, in seconds, a task of these functions lasted in the last job that ran them in company."""
+    return _lasted.get(name_of(functions))
+
+
 def _code(function: Any) -> Hashable:
     while isinstance(function, partial | MethodType):
         function = function.func if isinstance(function, partial) else function.__func__

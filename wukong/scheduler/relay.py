@@ -17,13 +17,17 @@ from wukong.errors import JobStalled
 from wukong.events import Observer, Run
 from wukong.executor.alone import Taken, Walk
 from wukong.platforms.local.admission import Admission
+from wukong.scheduler.adaptive import lasted
 from wukong.scheduler.clock import ThreadClock
 from wukong.scheduler.company import Packs
 from wukong.scheduler.compiled import Compiled
 from wukong.scheduler.dask.graphs import shares_memory
+from wukong.scheduler.dask.nodes import functions_of
 
 #: A walk with fewer tasks left is not worth handing over.
 _FEW = 3
+#: So many of its tasks are looked up.
+_SAMPLE = 16
 
 
 class Relay:
@@ -116,12 +120,12 @@ class Relay:
         costs = self._costs
         if worked - self._seen_at < costs.patience and worked / (index + 1) < costs.patience / 2:
             return not self._over
-        if not costs.hand_over(worked, self._size - index):
-            return not self._over
         with self._taking:
             # A task that raised leaves the baton where it is.
             if self._over or self._size - index < _FEW:
                 return False
+            if not costs.hand_over(worked, self._size - index, self._expected(index)):
+                return True
             try:
                 index = self.baton.pop()
             except IndexError:
@@ -139,6 +143,12 @@ class Relay:
         finally:
             self._launched.set()
         return self._compiled is not None
+
+    def _expected(self, index: int) -> float:
+        """Return how long, in seconds, the tasks from `index` on last, by what earlier jobs know of some of them."""
+        sample = self._walk.nodes[index :: max(1, (self._size - index) // _SAMPLE)]
+        known = [lasted(functions_of(node)) for node in sample]
+        return sum(filter(None, known)) / len(known) * (self._size - index)
 
     def hand_over(self) -> None:
         """Hand over a walk that nobody has begun: its tasks say that they have to be told apart."""

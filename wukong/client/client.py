@@ -11,7 +11,7 @@ from dask import config as dask_config
 from wukong import config
 from wukong.client import current
 from wukong.client.functions import get
-from wukong.client.jobs import recreate, submit_job
+from wukong.client.jobs import given, recreate, submit_job
 from wukong.client.submitting import Submitting
 from wukong.client.values import SEVERAL
 from wukong.errors import ConfigError
@@ -108,7 +108,9 @@ class Client(Submitting):
         if self._engine.calls:
             read = futures_read(nodes, flatten(keys), self._engine.calls)
             self._engine.wait(read.values(), failing=True)
-            cache.update((key, Future(call).result()) for key, call in read.items())
+            for key, call in read.items():
+                future = Future(call)
+                cache[key] = given(call) if future.exception() is None else future.result()
         options = {**self._given(), **kwargs, "packs": self._engine.processes.find}
         results = get(nodes, keys, **options, cache=cache or None)
         self._ran()

@@ -51,7 +51,7 @@ def get(dsk: Any, keys: Any, **kwargs: Any) -> Any:
     reuse = sys.modules.get("wukong.reuse")
     kept = None if reuse is None else reuse.active()
     if kept is None:
-        return run(dsk, keys, cache=kwargs.get("cache"), **options)
+        return run(dsk, keys, cache=kwargs.get("cache"), leave=kwargs.get("leave", False), **options)
     values, hits = kept.compute(run, dsk, keys, kwargs.get("cache"), **options)
     if hits and (figures := last_run()) is not None:
         found = f"{hits} result{'s' if hits > 1 else ''} from the cache"

@@ -2,6 +2,7 @@
 
 import weakref
 from contextvars import copy_context
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -10,9 +11,10 @@ from wukong.errors import ConfigError
 from wukong.scheduler.dask.collections import futures_read
 from wukong.scheduler.dask.nodes import dependencies, evaluate
 from wukong.scheduler.dask.retries import with_retries
-from wukong.scheduler.futures.call import Call, Container, Input, fill
+from wukong.scheduler.futures.call import Call
 from wukong.scheduler.futures.engine import SELECT, Engine
 from wukong.scheduler.futures.lanes import Turn
+from wukong.scheduler.left import Left
 
 _numbers = count()
 
@@ -36,16 +38,30 @@ def submit_job(
         Is told of the figures of the run.
     """
     read = futures_read(graph, keys, engine.calls) if engine.calls else {}
-    cache = Container(dict, [Input(index) for index in range(len(read))], tuple(read))
     wanted = list(dict.fromkeys(keys))
     options = {**options, "packs": engine.processes.find}
-    args = Container(tuple, [graph, wanted, options, retries, ran, cache])
+    args = graph, wanted, options, retries, ran, read
     inputs = tuple(read.values())
-    job = Call(engine, f"job-{next(_numbers)}", work, args, inputs=inputs, priority=priority, context=copy_context())
+    job = Job(engine, f"job-{next(_numbers)}", work, args, inputs=inputs, priority=priority, context=copy_context())
     parts = {key: Call(engine, key, None, inputs=(job,), part=index) for index, key in enumerate(wanted)}
     engine.submit([job], engine.jobs, Turn())
     engine.submit(parts.values(), SELECT)
     return parts
+
+
+class Job(Call):
+    """The call that computes a graph. What it reads it does not open: the graph's tasks do."""
+
+    __slots__ = ()
+
+    def perform(self) -> Any:
+        """See `Call`."""
+        return work(*self.args)
+
+
+def given(call: Call) -> Any:
+    """Return the value of a call that is finished as a graph is given it."""
+    return call.value if call.sealed is None else Left(call.sealed, partial(call.engine.open, call))
 
 
 def work(
@@ -54,20 +70,24 @@ def work(
     options: dict[str, Any],
     retries: int,
     ran: "weakref.WeakMethod[Any]",
-    cache: dict[Any, Any],
+    read: dict[Any, Call],
 ) -> tuple[Any, ...]:
     """Return the values of keys of a graph.
 
     Parameters
     ----------
-    graph, keys, options, cache
+    graph, keys, options
         As in `wukong.get`.
     retries : int
         How often a task may run again.
     ran : weak method
         Is told of the figures of the run.
+    read : dict of key to Call
+        Finished ones, whose values the graph needs.
     """
-    values: tuple[Any, ...] = get(with_retries(graph, retries) if retries else graph, keys, cache=cache, **options)
+    cache = {key: given(call) for key, call in read.items()}
+    nodes = with_retries(graph, retries) if retries else graph
+    values: tuple[Any, ...] = get(nodes, keys, cache=cache, leave=True, **options)
     tell = ran()
     if tell is not None:
         tell(last_run())
@@ -78,15 +98,16 @@ def recreate(call: Call) -> None:
     """Run again, in this thread, a call that failed itself."""
     if call.lane is SELECT:
         raise ConfigError(f"the call {call.key!r} was one of a batch; submit it alone to run it here again")
-    if call.function is not work:
+    if not isinstance(call, Job):
         call.perform()
         return
-    graph, keys, options, _, _, cache = fill(call.args, [read.engine.open(read) for read in call.inputs])
+    graph, keys, options, _, _, read = call.args
+    cache = {key: one.engine.open(one) for key, one in read.items()}
     alone = {**options, "granules": "inline", "store": None}
     key = getattr(call.error, "wukong_task", None)
     if key is None or key not in graph:
         get(graph, keys, cache=cache, **alone)
         return
-    reads = [read for read in dependencies(graph, key) if read in graph or read in cache]
+    reads = [name for name in dependencies(graph, key) if name in graph or name in cache]
     values = dict(zip(reads, get(graph, reads, cache=cache, **alone), strict=True))
     evaluate(graph[key], values)

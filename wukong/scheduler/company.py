@@ -17,6 +17,7 @@ from wukong.platforms.local.placement import ByKind, InProcesses, Placement
 from wukong.scheduler.adaptive import Sorting, verdicts
 from wukong.scheduler.annotations import Annotation
 from wukong.scheduler.service import Opening, Service
+from wukong.storage.arena import Arena
 from wukong.storage.values.arena import ArenaValueStore
 
 #: Returns a pack for so many workers: one that is there, or, if `start`, a new one; else None.
@@ -65,6 +66,7 @@ class Company:
         self._encoded: Encoded | None = None
         self._sorting: Sorting | None = None
         self._service: Service | None = None
+        self._pack: Pack | None = None
         # Whoever looks may let processes in while the job ends.
         self._changing = threading.Lock()
         self._ended = False
@@ -157,6 +159,11 @@ class Company:
             threads.crew.take_down(self.posted)
 
     @property
+    def arena(self) -> Arena | None:
+        """Where processes leave values of the job; None if there are none, or it has a store."""
+        return None if self._pack is None or self._url is not None else self._pack.arena
+
+    @property
     def where(self) -> str:
         """Who worked on it, for people."""
         if self._service is None:
@@ -176,7 +183,7 @@ class Company:
         if self._service is not None:
             return
         assert self._packs is not None
-        pack = self._packs(self.posted.workers, True)
+        self._pack = pack = self._packs(self.posted.workers, True)
         assert pack is not None
         if self._url is None:
             self._job.values = ArenaValueStore(pack.arena, self._job.name)
@@ -184,7 +191,7 @@ class Company:
         assert self._encoded is not None
         costs = PROCESSES if self._url is None else self._job.costs
         opening = Opening(self._encoded.manifest, self._url, costs, self._job.observer is not None, self._apart)
-        self._service = Service(pack, self.posted, opening)
+        self._service = Service(pack, self.posted, opening, self._plan)
         self._service.open()
 
     def _pays_at_once(self) -> bool:

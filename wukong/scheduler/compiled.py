@@ -26,6 +26,7 @@ from wukong.scheduler.dask.graphs import finalisers
 from wukong.scheduler.dask.lower import lower
 from wukong.scheduler.dask.nodes import data, evaluate, functions_of
 from wukong.scheduler.launch import Client
+from wukong.scheduler.left import Left, Values
 from wukong.scheduler.trace import in_company, put_together
 
 
@@ -37,7 +38,7 @@ class Compiled:
     walk : Walk
         The tasks.
     values : dict
-        Values at hand; the results are added to it.
+        Values at hand; the results are added to it. Of `Values`, those that are left stay where they are.
     workers : int
         How many work on it, the client included.
     store : str or None
@@ -68,6 +69,7 @@ class Compiled:
     ) -> None:
         self._walk = walk
         self._values = values
+        self._left = values.left if isinstance(values, Values) else {}
         self._index = index
         begun = max(index, 0)
         left = dict(zip(walk.keys[begun:], walk.nodes[begun:], strict=True))
@@ -78,11 +80,11 @@ class Compiled:
         inputs = [read for key in self._finalisers for read in reads[key]]
         self._asked = dict.fromkeys([*(key for key in walk.wanted if key not in self._finalisers), *inputs])
         self._outputs = [key for key in self._asked if key in left]
-        known = dict(values)
+        known = values.known() if isinstance(values, Values) else dict(values)
         given = dict(known) if index < 0 else {**known, self._running: None}
         if store is not None:
             # Nothing is at hand where executors run elsewhere, so it becomes part of the plan.
-            left.update({key: data(key, value) for key, value in known.items()})
+            left.update({key: data(key, values[key]) for key in known})
             given = {}
         # What is said of a task is not said of those that it would be fused with.
         self._plan = plan = lower(left, self._outputs, given, fuse=observer is None and not walk.notes)
@@ -166,7 +168,7 @@ class Compiled:
         """
         values = self._values
         self._company.beside = []
-        for key in list(values):
+        for key in [*values, *self._left]:
             if key not in self._asked:
                 del values[key]
         if self._running is not None:
@@ -226,6 +228,11 @@ class Compiled:
             if self._company.posted.failed is not None:
                 explain(error, self._walk, self._company.posted.failed)
             raise
-        results = self._client.collect()
+        values = self._values
+        results = self._client.collect(self._company.arena if isinstance(values, Values) and values.leave else None)
         for key, task in zip(self._outputs, plan.requested, strict=True):
-            self._values[key] = results[task]
+            value = results[task]
+            if type(value) is Left:
+                self._left[key] = value
+            else:
+                values[key] = value

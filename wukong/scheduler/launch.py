@@ -5,15 +5,20 @@ collecting is claiming the task `CLIENT`, which the last output makes ready.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+from wukong import serialize
 from wukong.errors import JobStalled, StoreError
 from wukong.executor.driver import name
+from wukong.executor.effects import Framed
 from wukong.executor.job import Job
 from wukong.ids import new_nonce
 from wukong.plan.reading import Plan
 from wukong.protocol import messages as m
 from wukong.protocol.sharding import home
+from wukong.scheduler.left import Left
+from wukong.storage.arena import Arena
 
 #: Most edges or inputs in one request.
 _CHUNK = 4096
@@ -69,8 +74,14 @@ class Client:
         if ready:
             job.invoker.invoke(ready, job.costs.group(job.costs.unknown))
 
-    def collect(self) -> dict[int, Any]:
-        """Return the values of the outputs, by task. The job must be ready."""
+    def collect(self, arena: Arena | None = None) -> dict[int, Any]:
+        """Return the values of the outputs, by task. The job must be ready.
+
+        Parameters
+        ----------
+        arena : Arena, optional
+            Where processes left their values, if these are to stay there: each is returned as a `Left`.
+        """
         job = self._job
         results: dict[int, Any] = {}
         stored: list[tuple[int, int]] = []
@@ -81,18 +92,29 @@ class Client:
             if not grants:
                 raise JobStalled(f"the results of job {job.name} are not complete, or another client has taken them")
             for task, attempt, value in grants[0].inputs:
-                if value.kind == m.INLINE:
-                    results[task] = job.open(task, value.body)
-                else:
+                if value.kind != m.INLINE:
                     stored.append((task, attempt))
-        if stored:
+                elif arena is not None and type(value.body) is Framed:
+                    small = value.body.frame
+                    results[task] = Left(small, partial(serialize.loads, small))
+                else:
+                    results[task] = job.open(task, value.body)
+        names = [name(*pair) for pair in stored]
+        if names and arena is not None:
+            for (task, _), sealed in zip(stored, arena.find(job.name, names), strict=True):
+                if sealed is None:
+                    raise self._lost(task)
+                results[task] = Left(sealed, partial(arena.unseal, sealed))
+        elif names:
             assert job.values is not None, "a stored value without a value store"
-            frames = job.values.get([name(*pair) for pair in stored])
-            for (task, _), frame in zip(stored, frames, strict=True):
+            for (task, _), frame in zip(stored, job.values.get(names), strict=True):
                 if frame is None:
-                    raise StoreError(f"the store has lost the value of {self._plan.key(task)!r} of job {job.name}")
+                    raise self._lost(task)
                 results[task] = job.load(task, frame)
         return results
+
+    def _lost(self, task: int) -> StoreError:
+        return StoreError(f"the store has lost the value of {self._plan.key(task)!r} of job {self._job.name}")
 
     def cancel(self, status: int, reason: bytes) -> None:
         """End the job in every shard: executors see it with their next request."""

@@ -38,6 +38,7 @@ from wukong.scheduler.dask.graphs import (
     trace,
 )
 from wukong.scheduler.dask.nodes import evaluate
+from wukong.scheduler.left import Left, Values
 from wukong.scheduler.relay import Lookout, Relay
 from wukong.scheduler.trace import alone
 
@@ -56,6 +57,7 @@ def run(
     callbacks: Any = None,
     packs: Packs = pack_of,
     admission: Admission | None = None,
+    leave: bool = False,
 ) -> Any:
     """Return the values of keys.
 
@@ -68,13 +70,15 @@ def run(
     options : Options
         How to run.
     cache : Mapping, optional
-        Values of keys known before; Dask's ``cache`` configuration if None.
+        Values of keys known before, or `Left`; Dask's ``cache`` configuration if None.
     callbacks : list, optional
         Dask's callbacks to tell; those registered if None.
     packs : Packs, optional
         Where processes come from.
     admission : Admission, optional
         The books of what annotated tasks need; the machine's if None.
+    leave : bool
+        Whether results that processes give are to stay where they are; then they are returned as `Left`.
 
     Returns
     -------
@@ -91,22 +95,25 @@ def run(
     if options.progress:
         with progress(callbacks) as told_too:
             bare = replace(options, progress=False)
-            return run(graph, keys, bare, cache=cache, callbacks=told_too, packs=packs, admission=admission)
+            return run(
+                graph, keys, bare, cache=cache, callbacks=told_too, packs=packs, admission=admission, leave=leave
+            )
     began = perf_counter()
     values = dict(cache or dask_config.get("cache", None) or ())
-    nodes = merge(graph)
-    wanted = flatten(keys)
+    nodes, wanted, known = merge(graph), flatten(keys), list(values)
+    if leave or Left in map(type, values.values()):
+        values = Values(values, leave)
     if active(callbacks):
         with telling(callbacks, nodes) as told:
-            tasks = trace(told.graph, wanted, values)
-            told.ordered(tasks, values)
+            tasks = trace(told.graph, wanted, known)
+            told.ordered(tasks, {key: values[key] for key in known})
             figures = _run(tasks, values, options, told, packs, admission or admissions.machine)
     else:
-        tasks = trace(nodes, wanted, values)
+        tasks = trace(nodes, wanted, known)
         figures = _run(tasks, values, options, None, packs, admission or admissions.machine)
     figures.tasks, figures.seconds = len(tasks), perf_counter() - began
     _latest.run = figures
-    return arrange(keys, values)
+    return arrange(keys, values.known() if leave and isinstance(values, Values) else values)
 
 
 def _run(

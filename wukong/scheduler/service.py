@@ -18,12 +18,14 @@ from wukong.executor.context import Tally
 from wukong.executor.driver import name as value_name
 from wukong.executor.effects import Framed
 from wukong.executor.job import Job
+from wukong.plan.reading import Plan
 from wukong.platforms.local.board import Posted
 from wukong.platforms.local.pack import Member, Pack, Work
 from wukong.platforms.local.placement import ByKind
 from wukong.protocol import messages as m
 from wukong.protocol.sharding import home
-from wukong.storage.arena import Wire
+from wukong.scheduler.left import Left
+from wukong.storage.arena import Sealed, Wire
 from wukong.storage.control.memory import MemoryControlStore
 from wukong.travel import check_travels
 
@@ -63,10 +65,13 @@ class Service:
         The job on its board.
     opening : Opening
         What they need.
+    plan : Plan
+        The whole of its plan.
     """
 
-    def __init__(self, pack: Pack, posted: Posted, opening: Opening) -> None:
+    def __init__(self, pack: Pack, posted: Posted, opening: Opening, plan: Plan) -> None:
         self.opening = opening
+        self._plan = plan
         self._pack = pack
         self._posted = posted
         self._job: Job = posted.job
@@ -125,7 +130,7 @@ class Service:
         self._left(starts, tally)
 
     def _lost(self, starts: Sequence[int], error: WorkerLost) -> None:
-        keys = [repr(self._job.plan.key(task)) for task in starts[:3]]
+        keys = [repr(self._plan.key(task)) for task in starts[:3]]
         more = f" and {len(starts) - len(keys)} more" if len(starts) > len(keys) else ""
         error.add_note(f"wukong: it had been started on {', '.join(keys)}{more}, and may have gone on to what follows")
         self._posted.fail(None, error)
@@ -215,22 +220,31 @@ class Service:
         if value.kind != m.INLINE or type(value.body) is Framed:
             return value
         job = self._job
+        if type(value.body) is Left and self._pack.arena.holds(value.body.sealed):
+            return self._lent(value_name(task, attempt), value.body.sealed)
         assert isinstance(job.control, MemoryControlStore)
         assert job.values is not None
-        frame = check_travels(value.body, f"the value of task {job.plan.key(task)!r}")
+        frame = check_travels(job.unpack(value.body), f"the value of task {self._plan.key(task)!r}")
         if frame.nbytes <= self.opening.costs.inline_limit:
             return m.Value(m.INLINE, frame.nbytes, Framed(bytes(frame)))
         job.values.put(value_name(task, attempt), frame.parts)
         sent = m.Value(m.STORED, frame.nbytes)
-        if not job.plan.is_output(task):
+        if not self._plan.is_output(task):
             job.control.replace(job.name, home(task, job.control.shards), task, attempt, sent)
         return sent
+
+    def _lent(self, name: str, sealed: Sealed) -> m.Value:
+        """Return as a value of this job what lies in the arena already; it is not the job's to delete."""
+        if isinstance(sealed, bytes):
+            return m.Value(m.INLINE, len(sealed), Framed(sealed))
+        self._pack.arena.name(self._job.name, name, sealed)
+        return m.Value(m.STORED, len(sealed))
 
     def _give_back(self, task: int, error: CannotTravel) -> None:
         """Let the threads have a task that was granted to a process, but needs what cannot travel there."""
         job, placement = self._job, self._posted.placement
         if not isinstance(placement, ByKind) or task in placement.pinned:
-            self._posted.fail(job.plan.key(task), error)
+            self._posted.fail(self._plan.key(task), error)
             return
         placement.keep(task, str(error))
         assert isinstance(job.control, MemoryControlStore)

@@ -14,6 +14,7 @@ from wukong.errors import StoreError
 from wukong.executor.effects import Framed, Packed
 from wukong.plan.view import Fetch
 from wukong.protocol import messages as m
+from wukong.scheduler.left import Left
 from wukong.storage.control.base import ControlStore
 from wukong.storage.control.memory import MemoryControlStore
 from wukong.storage.counters import Counters
@@ -104,7 +105,9 @@ def _as_it_is(value: Any) -> Packed:
 
 
 def opened(body: Any) -> Any:
-    """Return the value that rode with a record in the client's memory: itself, or a frame that a process made."""
+    """Return the value that rode with a record in the client's memory: itself, or what a process made of it."""
+    if type(body) is Left:
+        return body.open()
     return serialize.loads(body.frame) if type(body) is Framed else body
 
 

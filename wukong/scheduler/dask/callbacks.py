@@ -67,7 +67,9 @@ class Told:
         position = {key: index for index, key in enumerate(tasks.keys)}
         self._wanted = set(tasks.wanted)
         self._priority = lambda key: position.get(key, -1)
-        self.state = start_state_from_dask(self.graph, dict(given), self._priority, keys=self._wanted)
+        # Dask looks whether values are true, which not every array says.
+        self.state = start_state_from_dask(self.graph, dict.fromkeys(given, True), self._priority, keys=self._wanted)
+        self.state["cache"].update(given)
         self._tell(1, self.graph, self.state)
 
     def started(self, key: Any) -> None:

@@ -23,6 +23,7 @@ from wukong.scheduler.futures.call import (
 from wukong.scheduler.futures.lanes import Lane, Turn, here
 from wukong.scheduler.futures.processes import Processes
 from wukong.scheduler.futures.waiting import Signal, Waiting
+from wukong.scheduler.left import Left
 
 if TYPE_CHECKING:
     from wukong.platforms.local.pack import Pack
@@ -199,7 +200,10 @@ class Engine(Waiting):
                 call.error, call.trace = value.error, value.error.__traceback__
                 self._end(call, FAILED, done)
             else:
-                call.value, call.has_value = value, True
+                if type(value) is Left:
+                    call.sealed = value.sealed
+                else:
+                    call.value, call.has_value = value, True
                 self._end(call, FINISHED, done)
         else:
             call.state = READY

@@ -53,6 +53,7 @@ class Processes:
         self._start = start
         self._starting = Lock()
         self._pack: Pack | None = None
+        self._worn: list[Pack] = []
         self._calls: Calls | None = None
         self._coming: deque[Call] = deque()
         self._handles: dict[Call, Any] = {}
@@ -116,6 +117,9 @@ class Processes:
 
                     pack = self._start()
                     self._calls = Calls(pack)
+                    if self._pack is not None:
+                        # Futures may have values in its memory.
+                        self._worn.append(self._pack)
                     self._pack = pack
         return self._pack
 
@@ -135,8 +139,10 @@ class Processes:
 
     def seal(self, call: Call) -> Any:
         """Return the value of a call that is finished as what can leave this process."""
-        if call.sealed is None:
-            frame = check_travels(call.value, f"the value of {call.key!r}")
+        sealed = call.sealed
+        # Workers that were all lost may have been replaced, by others that do not know what those had.
+        if sealed is None or not (type(sealed) is bytes or self.pack().arena.holds(sealed)):
+            frame = check_travels(self._engine.open(call), f"the value of {call.key!r}")
             call.sealed = bytes(frame) if frame.nbytes <= SMALL else self.pack().arena.seal_frame(frame)
         return call.sealed
 
@@ -144,18 +150,19 @@ class Processes:
         """Return the object."""
         if type(sealed) is bytes:
             return serialize.loads(sealed)
-        if self._pack is None or self._engine.closed:
+        if self._engine.closed:
             raise ClientClosed(
                 "the value was left in memory of a client that is closed; take results before closing it"
             )
-        return self._pack.arena.unseal(sealed)
+        return sealed.arena.unseal(sealed)
 
     def close(self) -> None:
         """End the workers."""
         with self._starting:
-            pack, self._start = self._pack, _closed
-        if pack is not None:
-            pack.close()
+            packs, self._start = [*self._worn, self._pack], _closed
+        for pack in packs:
+            if pack is not None:
+                pack.close()
 
     def _hand_over(self, call: Call) -> None:
         function, args, kwargs, inputs = call.function, call.args, call.kwargs, call.inputs

@@ -202,8 +202,8 @@ def climbed() -> Iterator[tuple[pool.Pool, str]]:
     stores.close()
 
 
-#: Values of 128 kB, which ride with no edge.
-SIZES = {"gemm": (512, 128), "tsqr": (1024, 128, 8)}
+#: Values of half a megabyte, which ride with no edge.
+SIZES = {"gemm": (1024, 256), "tsqr": (2048, 256, 8), "svd": (1024, 256, 250)}
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
@@ -216,13 +216,17 @@ def test_each_rung_of_the_ladder_computes_the_same_with_less_traffic(name: str, 
         value, found[rung] = running.run(plan, rung)
         assert same(value, truth)
         assert found[rung].tally.tasks == plan.size
-    stateless, become, hold = (found[rung].tally for rung in ("stateless", "+ become", "+ hold"))
+    stateless, become, hold, cluster = (found[rung].tally for rung in rungs.RUNGS)
     assert (stateless.executors, stateless.becomes, stateless.writes) == (plan.size, 0, plan.size)
     assert become.becomes > 0
     assert (become.writes, become.held) == (plan.size, 0)
     assert hold.writes < plan.size
     assert found["stateless"].bytes > found["+ become"].bytes > found["+ hold"].bytes
     assert found["stateless"].round_trips > found["+ become"].round_trips
+    # In a tree each value has one reader, so there is nothing to cluster.
+    if name != "tsqr":
+        assert cluster.invocations < hold.invocations
+        assert found["+ cluster"].bytes < 0.95 * found["+ hold"].bytes
 
 
 def test_bytes_on_the_wire_are_those_that_the_server_counts(climbed: tuple[pool.Pool, str]) -> None:

@@ -3,7 +3,8 @@
     1  stateless   every task is invoked through the queue, reads all its inputs from the store and writes its output
     2  + become    an executor goes on with one child that it completed, with the value at hand
     3  + hold      claim before write, delayed I/O, and small values ride with their edges (`wukong.executor.settle`)
-    4  + cluster   children cheaper to run than to ship stay, short ones are invoked together, and settled together
+    4  + cluster   children cheaper to run here than to ship stay (`wukong.cost.Costs.keep`), short ones are invoked
+                   together, and what is made of them is held where this executor also runs what it waits for
 
 The executor, the protocol, the plan and its fused chains are the same on all of them.
 """

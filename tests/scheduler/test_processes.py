@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -113,6 +114,41 @@ def test_callbacks_are_told_of_every_task_with_its_value() -> None:
         get({"a": (np.arange, 3), "b": (np.sum, "a")}, "b")
     assert told["b"] == 3
     np.testing.assert_array_equal(told["a"], [0, 1, 2])
+
+
+class Lingers:
+    """An output that takes its time to be flushed: a worker is not through with its invocation until then."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder, self.before = folder, sys.stdout
+
+    def flush(self) -> None:
+        sys.stdout = self.before
+        Path(self.folder, "lingers").touch()
+        wait_for(self.folder, "over")
+
+
+def wait_for(folder: str, name: str, *_: Any) -> bool:
+    deadline = time.monotonic() + 20
+    while not Path(folder, name).exists() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return Path(folder, name).exists()
+
+
+def test_tasks_are_told_of_though_their_worker_is_not_through_when_the_job_is(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+
+    def first() -> None:
+        sys.stdout = Lingers(folder)  # type: ignore[assignment]
+
+    graph = {"first": (first,), "other": (wait_for, folder, "lingers"), "last": (lambda _, met: met, "first", "other")}
+    try:
+        assert get(graph, "last", workers=2)
+    finally:
+        Path(folder, "over").touch()
+    run = wukong.last_run()
+    assert run is not None
+    assert {(row.name, row.tasks) for row in run.functions} == {("first", 1), ("other", 1), ("last", 1)}
 
 
 # --- values -----------------------------------------------------------------------------------------------------------

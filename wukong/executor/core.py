@@ -175,8 +175,8 @@ class Executor:
         context = self._context
         attempt = self._attempts[task]
         committed = self._committed.pop(task, None)
-        if committed is None and attempt > context.costs.attempts:
-            yield fx.Fail(task, attempt, _too_many(self._plan.key(task), attempt - 1))
+        if committed is None and (tries := m.tries(attempt)) > context.costs.attempts:
+            yield fx.Fail(task, attempt, _too_many(self._plan.key(task), tries - 1))
             raise Ended
         if committed is not None and committed.kind != m.HELD:
             self._finish(task, attempt, fx.Packed(committed.kind == m.INLINE, committed.nbytes, committed.body), True)

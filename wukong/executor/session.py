@@ -68,6 +68,10 @@ class Session:
             freed.extend((yield from self.ask(shard, m.Release(*self._head(), uses=tuple(group)))))
         return freed
 
+    def end(self, shard: int) -> Steps:
+        """Remove all records of a shard, if there are any."""
+        yield fx.Ask(shard, m.Release(*self._head(), everything=True))
+
     def by_home(self, things: Sequence[Thing], task: Callable[[Thing], int]) -> Iterable[tuple[int, Sequence[Thing]]]:
         """Group things by the home of the task each belongs to."""
         if self.shards == 1:

@@ -88,6 +88,13 @@ def test_it_keeps_the_more_children_the_longer_their_input_travels(nbytes: int, 
     assert [len(tasks) for tasks in job.of("a", fx.Invoke, lambda effect: effect.tasks)] == [5 - kept][: 5 - kept]
 
 
+def test_what_rides_with_its_record_keeps_no_children_here() -> None:
+    """To read it takes as long as nine of them, but whoever claims a child has it already."""
+    job = Tiny(FAN, {0: 900_000}, costs=COSTS.replace(unknown=1e-4))
+    job.enter("a", 0).end()
+    assert len(job.of("a", fx.Invoke, lambda effect: effect.tasks)[0]) == 4
+
+
 def test_a_value_whose_children_are_all_kept_is_never_written_nor_what_they_make_of_it() -> None:
     job = Tiny(FAN, LARGE, costs=COSTS.replace(unknown=1e-3))
     job.busy = True
@@ -346,6 +353,16 @@ def test_a_value_held_by_the_dead_is_recomputed_in_private() -> None:
     assert committed == [3]
     assert job.of("b", fx.Put) == []
     assert results(job) == ["3(2(1(0())))"]
+
+
+def test_who_recomputes_for_a_job_that_is_over_runs_nothing() -> None:
+    job = Tiny({0: (), 1: (0,), 2: (1,)}, {0: LARGE, 1: LARGE})
+    job.enter("a", 0).until(runs(2)).die()
+    assert sweep(job) == [2]
+    late = job.enter("b", 2).until(lambda effect: isinstance(effect, fx.Ask) and isinstance(effect.request, m.Probe))
+    job.shards[0].apply(m.Cancel(m.CANCELLED, b"by hand"), job.now)
+    late.end()
+    assert job.ran("b") == []
 
 
 def test_a_task_lost_too_often_ends_the_job_by_name() -> None:

@@ -162,9 +162,9 @@ class Executor:
 
     def _recompute(self, tasks: list[int]) -> Steps:
         """Put values on the shelf that are nowhere else any more."""
-        found = yield from recompute(tasks, self._shelf.values, self._context, self.tally)
+        found = yield from recompute(tasks, self._shelf.values, self._context, self._session, self.tally)
         if isinstance(found, fx.Raised):
-            yield fx.Fail(tasks[0], 0, found.error)
+            yield fx.Fail(tasks[0], found.error)
             raise Ended
         self._shelf.values.update(found)
 
@@ -176,7 +176,7 @@ class Executor:
         attempt = self._attempts[task]
         committed = self._committed.pop(task, None)
         if committed is None and (tries := m.tries(attempt)) > context.costs.attempts:
-            yield fx.Fail(task, attempt, _too_many(self._plan.key(task), tries - 1))
+            yield fx.Fail(task, _too_many(self._plan.key(task), tries - 1))
             raise Ended
         if committed is not None and committed.kind != m.HELD:
             self._finish(task, attempt, fx.Packed(committed.kind == m.INLINE, committed.nbytes, committed.body), True)
@@ -186,7 +186,7 @@ class Executor:
         else:
             answer = yield fx.Run(task, values)
             if isinstance(answer, fx.Raised):
-                yield fx.Fail(task, attempt, answer.error)
+                yield fx.Fail(task, answer.error)
                 raise Ended
             self.tally.tasks += 1
             context.estimates.saw(self._plan.kind(task), answer.seconds)
@@ -194,7 +194,7 @@ class Executor:
             try:
                 packed = context.pack(answer.value)
             except Exception as error:
-                yield fx.Fail(task, attempt, error)
+                yield fx.Fail(task, error)
                 raise Ended from error
             self._shelf.put(task, answer.value, packed.nbytes)
             self._finish(task, attempt, packed, committed is not None)

@@ -64,7 +64,6 @@ class Fail(NamedTuple):
     """End the job: this task raised. Answer: None."""
 
     task: int
-    attempt: int
     error: BaseException
 
 

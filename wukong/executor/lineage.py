@@ -9,12 +9,12 @@ from typing import Any
 
 from wukong.executor import effects as fx
 from wukong.executor.context import Context, Tally
+from wukong.executor.session import Session
 from wukong.protocol import messages as m
-from wukong.protocol.sharding import home
 
 
 def recompute(
-    tasks: list[int], local: dict[int, Any], context: Context, tally: Tally
+    tasks: list[int], local: dict[int, Any], context: Context, session: Session, tally: Tally
 ) -> Generator[fx.Effect, Any, "dict[int, Any] | fx.Raised"]:
     """Return the values of `tasks`, computed from inputs at hand, in a store, or recomputed in their turn.
 
@@ -26,6 +26,8 @@ def recompute(
         Values at hand; not changed.
     context : Context
         The job and the place.
+    session : Session
+        The way to the control store.
     tally : Tally
         Counts what was run again.
 
@@ -33,6 +35,11 @@ def recompute(
     -------
     dict or Raised
         The value of each task, or what a task raised when run again.
+
+    Raises
+    ------
+    Ended
+        If the job is over.
     """
     plan = context.plan
     values: dict[int, Any] = {}
@@ -49,7 +56,7 @@ def recompute(
         unsought = [p for p in lacking if p not in sought]
         if unsought:
             sought.update(unsought)
-            yield from _find(unsought, values, context)
+            yield from _find(unsought, values, context, session)
             continue
         if lacking:
             stack.extend(lacking)
@@ -64,15 +71,14 @@ def recompute(
     return {task: values[task] for task in tasks}
 
 
-def _find(tasks: list[int], values: dict[int, Any], context: Context) -> Generator[fx.Effect, Any, None]:
+def _find(
+    tasks: list[int], values: dict[int, Any], context: Context, session: Session
+) -> Generator[fx.Effect, Any, None]:
     """Add to `values` those of `tasks` that still exist somewhere."""
     names = []
-    shards: dict[int, list[int]] = {}
-    for task in tasks:
-        shards.setdefault(home(task, context.shards), []).append(task)
-    for shard, group in shards.items():
-        reply = yield fx.Ask(shard, m.Probe(tuple(group)))
-        for task, state in zip(group, reply.body, strict=False):
+    for shard, group in session.by_home(tasks, lambda task: task):
+        found = yield from session.ask(shard, m.Probe(tuple(group)))
+        for task, state in zip(group, found, strict=True):
             if state.value is not None and state.value.kind == m.INLINE:
                 values[task] = context.unpack(task, state.value.body)
             elif state.value is not None and state.value.kind == m.STORED:

@@ -211,7 +211,7 @@ class World:
                 self.took = self.now
             case fx.Pause():
                 return self.random.random() < 0.2
-            case fx.Fail(task, _, error):
+            case fx.Fail(task, error):
                 raise Violation(f"task {task} failed: {error!r}")
         return None
 

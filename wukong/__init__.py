@@ -17,7 +17,7 @@ from wukong.client import get
 if TYPE_CHECKING:
     from wukong import config, errors
     from wukong.client import Client, compute, get_client, last_run, persist
-    from wukong.futures import Future, as_completed, wait
+    from wukong.futures import Future, as_completed, futures_of, wait
     from wukong.reuse import cache
 
 __version__ = "0.1.0"
@@ -30,6 +30,7 @@ __all__ = [
     "compute",
     "config",
     "errors",
+    "futures_of",
     "get",
     "get_client",
     "last_run",
@@ -47,7 +48,7 @@ def __getattr__(name: str) -> Any:
         return import_module(f"wukong.{name}")
     if name == "cache":
         return import_module("wukong.reuse").cache
-    if name in ("Future", "as_completed", "wait"):
+    if name in ("Future", "as_completed", "futures_of", "wait"):
         return getattr(import_module("wukong.futures"), name)
     if name in __all__:
         return getattr(import_module("wukong.client"), name)

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple, NoReturn, Self
 from wukong.errors import CannotTravel
 from wukong.scheduler.dask.collections import TaskRef
 from wukong.scheduler.futures.call import CANCELLED, FAILED, FINISHED, Call, FutureCancelled
+from wukong.scheduler.futures.containers import futures_of
 from wukong.scheduler.futures.outcome import outcome, trace
 from wukong.scheduler.futures.waiting import Signal, remaining
 
-__all__ = ["Future", "FutureCancelled", "as_completed", "wait"]
+__all__ = ["Future", "FutureCancelled", "as_completed", "futures_of", "wait"]
 
 _STATUS = {FINISHED: "finished", FAILED: "error", CANCELLED: "cancelled"}
 
@@ -168,14 +169,12 @@ class DoneAndNotDone(NamedTuple):
     not_done: set[Future]
 
 
-def wait(
-    futures: Future | Iterable[Future], timeout: float | None = None, return_when: str = "ALL_COMPLETED"
-) -> DoneAndNotDone:
+def wait(futures: Any, timeout: float | None = None, return_when: str = "ALL_COMPLETED") -> DoneAndNotDone:
     """Wait for futures.
 
     Parameters
     ----------
-    futures : Future or iterable of Future
+    futures : Future, or containers, iterables, or persisted collections of them
     timeout : float, optional
         Seconds.
     return_when : str
@@ -186,7 +185,7 @@ def wait(
     TimeoutError
         If it takes longer; says what was waited for.
     """
-    fs = [futures] if isinstance(futures, Future) else list(dict.fromkeys(futures))
+    fs = futures_of(futures)
     if return_when not in ("ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION"):
         raise ValueError(f"return_when={return_when!r}; use ALL_COMPLETED, FIRST_COMPLETED or FIRST_EXCEPTION")
     deadline = None if timeout is None else monotonic() + timeout

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 import weakref
+from typing import NamedTuple
 
 import dask
 import dask.array as da
@@ -19,6 +20,11 @@ from wukong.errors import ClientClosed, ConfigError
 from wukong.futures import Future, FutureCancelled
 
 pytestmark = pytest.mark.timeout(60)
+
+
+class Pair(NamedTuple):
+    one: object
+    other: object
 
 
 def inc(x):
@@ -123,6 +129,36 @@ def test_persisted_collections_compute_once_in_the_background(client):
     frame, bag = dask.persist(da.zeros(3, chunks=1), db.range(5, npartitions=2))
     assert (frame.sum().compute(), bag.sum().compute()) == (0, 10)
     assert client.persist([delayed(inc)(1)])[0].compute() == 2
+
+
+def test_persisted_collections_are_waited_for_and_cancelled_like_futures(client):
+    dd, pd = pytest.importorskip("dask.dataframe"), pytest.importorskip("pandas")
+    x, one = da.ones(4, chunks=2).persist(), client.submit(int)
+    assert wukong.wait([x, {"k": one}]).done == {*wukong.futures_of(x), one}
+    assert len(wukong.wait(dd.from_pandas(pd.DataFrame({"a": [1, 2]}), npartitions=2).persist()).done) == 2
+    assert wukong.wait({"k": one}.values()).done == wukong.wait(iter([one])).done == {one}
+    opened = threading.Event()
+    try:
+        held = da.ones(4, chunks=2).map_blocks(lambda block: opened.wait(20) and block, meta=x._meta).persist()
+        client.cancel(held)
+        assert all(future.cancelled() for future in wukong.futures_of(held + 1))
+    finally:
+        opened.set()
+    for use in (client.cancel, wukong.wait):
+        with pytest.raises(TypeError, match="futures are wanted here"):
+            use("text")
+
+
+def test_a_graph_may_be_given_options_of_its_own(client):
+    here = delayed(threading.get_ident)
+    for granules in ("threads", "inline"):
+        assert client.compute(here(), granules=granules, scheduling="of others").result()
+        assert ("threads" in client.last_run.where) == (granules == "threads")
+    for use in (client.compute, client.persist):
+        with pytest.raises(ConfigError, match="granules='fibres'"):
+            use(here(), granules="fibres")
+        with pytest.raises(ConfigError, match="did you mean 'granules'"):
+            use(here(), granule="threads")
 
 
 def test_dataframes_are_persisted_and_shuffled_by_tasks(client):
@@ -285,6 +321,10 @@ def test_gather_raises_at_the_first_failure_or_leaves_it_out(client):
         stop.set()
     assert client.gather([bad, good, [bad], {"a": bad, "b": (good, 7)}], errors="skip") == [0, [], {"b": (0, 7)}]
     assert client.gather(5) == 5
+    pair = Pair(good, [good])
+    assert client.gather(pair) == Pair(0, [0])
+    assert client.gather(Pair(bad, 1), errors="skip") == (1,)
+    assert client.gather(future for future in pair[:1]) == [0]
     with pytest.raises(ConfigError, match="skip"):
         client.gather([], errors="ignore")
 

@@ -1,7 +1,7 @@
 """The client: graphs and calls in the background, and their futures. Where they run is decided below it."""
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Self
@@ -13,7 +13,6 @@ from wukong.client import current
 from wukong.client.functions import get
 from wukong.client.jobs import given, recreate, submit_job
 from wukong.client.submitting import Submitting
-from wukong.client.values import SEVERAL
 from wukong.errors import ConfigError
 from wukong.events import Run
 from wukong.futures import Future
@@ -27,6 +26,7 @@ from wukong.scheduler.dask.collections import (
     traversed,
 )
 from wukong.scheduler.dask.graphs import flatten, merge
+from wukong.scheduler.futures.containers import SEVERAL
 from wukong.scheduler.futures.engine import Engine
 from wukong.sizes import parse_bytes
 
@@ -111,7 +111,7 @@ class Client(Submitting):
             for key, call in read.items():
                 future = Future(call)
                 cache[key] = given(call) if future.exception() is None else future.result()
-        options = {**self._given(), **kwargs, "packs": self._engine.processes.find}
+        options = {**kwargs, **self._given(kwargs), "packs": self._engine.processes.find}
         results = get(nodes, keys, **options, cache=cache or None)
         self._ran()
         return results
@@ -146,7 +146,8 @@ class Client(Submitting):
         traverse : bool
             Whether to look for collections in containers inside of `collections`.
         **kwargs
-            For Dask's optimisation.
+            Options of `wukong.config.Options`, for this graph alone; others concern other schedulers and are passed
+            over.
 
         Returns
         -------
@@ -159,8 +160,9 @@ class Client(Submitting):
         variables = [item for item in items if is_dask_collection(item)]
         found: list[Any] = []
         if variables:
-            graph, keys = finalised(variables, optimize_graph, **kwargs)
-            futures = self._job(graph, keys, priority, retries)
+            options = self._given(kwargs)
+            graph, keys = finalised(variables, optimize_graph)
+            futures = self._job(graph, keys, priority, retries, options)
             found = [futures[key] for key in keys]
         results = iter(found)
         items = [next(results) if is_dask_collection(item) else item for item in items]
@@ -171,30 +173,37 @@ class Client(Submitting):
         return type(shape)(items) if type(shape) in SEVERAL else items[0]
 
     def persist(
-        self, collections: Any, optimize_graph: bool = True, *, priority: float = 0, retries: int = 0, **_: Any
+        self, collections: Any, optimize_graph: bool = True, *, priority: float = 0, retries: int = 0, **kwargs: Any
     ) -> Any:
         """Compute collections in the background and return them as collections of futures.
 
         Parameters
         ----------
         collections : collection, or a list or tuple of them
-        optimize_graph, priority, retries
+        optimize_graph, priority, retries, **kwargs
             As in `compute`.
         """
         items = list(collections) if type(collections) in SEVERAL else [collections]
         if not items:
             return collections
+        options = self._given(kwargs)
         graph, keys, rebuild = persisted(items, optimize_graph)
-        built = rebuild(self._job(graph, keys, priority, retries))
+        built = rebuild(self._job(graph, keys, priority, retries, options))
         return type(collections)(built) if type(collections) in SEVERAL else built[0]
 
-    def _job(self, graph: Any, keys: list[Any], priority: float, retries: int) -> dict[Any, Future]:
+    def _job(
+        self, graph: Any, keys: list[Any], priority: float, retries: int, options: dict[str, Any]
+    ) -> dict[Any, Future]:
         """Have a graph computed in the background and return a future for each key."""
-        job = submit_job(self._engine, graph, keys, self._given(), priority, retries, weakref.WeakMethod(self._ran))
+        job = submit_job(self._engine, graph, keys, options, priority, retries, weakref.WeakMethod(self._ran))
         return {key: Future(call) for key, call in job.items()}
 
-    def _given(self) -> dict[str, Any]:
-        return {name: getattr(self._options, name) for name in config.NAMES}
+    def _given(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options of a graph: those of the client, but for those given with it."""
+        config.refuse_misspelled(kwargs)
+        ours = {name: kwargs[name] for name in config.NAMES if name in kwargs}
+        config.resolve(ours)
+        return {**{name: getattr(self._options, name) for name in config.NAMES}, **ours}
 
     def _ran(self, figures: Run | None = None) -> None:
         from wukong.client.functions import last_run

@@ -1,16 +1,16 @@
 """What a client does with calls and values: submit, map, gather, scatter, cancel. Graphs are in `client`."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import copy_context
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from wukong.client.values import SEVERAL, collect, values
 from wukong.errors import ConfigError
 from wukong.futures import Future
 from wukong.scheduler.dask.collections import tokenize
 from wukong.scheduler.futures.batches import as_one
 from wukong.scheduler.futures.call import Call, lift
+from wukong.scheduler.futures.containers import SEVERAL, collect, futures_of, values
 from wukong.scheduler.futures.engine import Engine
 from wukong.scheduler.futures.lanes import Turn
 
@@ -166,7 +166,7 @@ class Submitting:
 
         Parameters
         ----------
-        futures : Future, or containers of them
+        futures : Future, or containers, or an iterator of them
         errors : str
             ``raise`` raises the first error; ``skip`` leaves out what has failed.
         asynchronous : bool, optional
@@ -179,6 +179,8 @@ class Submitting:
         """
         if errors not in ("raise", "skip"):
             raise ConfigError(f"gather takes errors='raise' or errors='skip', not {errors!r}")
+        if isinstance(futures, Iterator):
+            futures = list(futures)
         if self.asynchronous if asynchronous is None else asynchronous:
             return self._gather(futures, errors)
         found: dict[Future, None] = {}
@@ -228,13 +230,11 @@ class Submitting:
 
         Parameters
         ----------
-        futures : Future, or containers of them
+        futures : Future, or containers, or persisted collections of them
         force : bool
             Whether to kill the processes that run their calls.
         """
-        found: dict[Future, None] = {}
-        collect(futures, found)
-        calls = [future.call for future in found]
+        calls = [future.call for future in futures_of(futures)]
         running = [call for call in calls if not call.done] if force else []
         self._engine.cancel(calls)
         for call in running:

@@ -14,7 +14,16 @@ from dask.delayed import delayed
 
 from wukong.scheduler.dask.graphs import Graph, merge, trace
 
-__all__ = ["TaskRef", "finalised", "futures_read", "is_dask_collection", "persisted", "tokenize", "traversed"]
+__all__ = [
+    "TaskRef",
+    "finalised",
+    "futures_in",
+    "futures_read",
+    "is_dask_collection",
+    "persisted",
+    "tokenize",
+    "traversed",
+]
 
 
 def traversed(obj: Any) -> Any:
@@ -25,9 +34,9 @@ def traversed(obj: Any) -> Any:
     return obj
 
 
-def finalised(collections: Sequence[Any], optimize: bool, **options: Any) -> tuple[Graph, list[Any]]:
+def finalised(collections: Sequence[Any], optimize: bool) -> tuple[Graph, list[Any]]:
     """Return a graph and, for each collection, the key of its result."""
-    expr = FinalizeCompute(collections_to_expr(collections, optimize, **options)).optimize()
+    expr = FinalizeCompute(collections_to_expr(collections, optimize)).optimize()
     return merge(expr), list(flatten(expr.__dask_keys__()))
 
 
@@ -58,6 +67,11 @@ def persisted(
 
 def _parts(expr: Any) -> list[Any]:
     return list(expr.operands) if isinstance(expr, _ExprSequence) else [expr]
+
+
+def futures_in(collection: Any) -> list[Any]:
+    """Return the futures that a collection was built on."""
+    return [node for node in merge(collection).values() if getattr(node, "__dask_future__", False)]
 
 
 def futures_read(graph: Graph, wanted: list[Any], held: Mapping[Any, Any]) -> dict[Any, Any]:

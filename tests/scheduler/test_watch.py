@@ -14,7 +14,7 @@ from wukong.executor.session import Session
 from wukong.protocol import messages as m
 from wukong.protocol import states
 from wukong.protocol.model import Shard
-from wukong.scheduler import watch
+from wukong.scheduler import launch, watch
 from wukong.simulation.graphs import RandomSchedule
 
 COSTS = Costs(1e-3, 1e9, 5e-3, lease=5.0, attempts=1000)
@@ -92,12 +92,12 @@ class Job:
         raise AssertionError("the job does not end")
 
     def check(self) -> None:
-        inputs = self.drive(self.session().claim(0, [(m.CLIENT, tuple(self.plan.outputs))]))[0].inputs
+        inputs = self.drive(launch.collect(self.plan, self.session()))
         values = {i.task: i.value.body if i.value.kind == m.INLINE else self.stored[i.task, i.attempt] for i in inputs}
         assert [values[task] for task in self.plan.outputs] == self.plan.results()
 
     def launch(self) -> None:
-        self.waiting = [[task] for task in self.drive(watch.open_job(self.plan, self.session()))]
+        self.waiting = [[task] for task in self.drive(launch.open_job(self.plan, self.session()))]
 
 
 @pytest.mark.parametrize("tenth", range(10))

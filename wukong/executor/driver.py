@@ -10,6 +10,7 @@ from wukong.executor import effects as fx
 from wukong.executor.context import Tally
 from wukong.executor.core import Executor
 from wukong.executor.job import Job
+from wukong.executor.session import Steps
 from wukong.ids import new_nonce
 from wukong.plan.program import failed_member
 from wukong.protocol import messages as m
@@ -49,7 +50,11 @@ class Driver:
         StoreError
             If a store does not answer.
         """
-        steps = Executor(new_nonce(), self._context).walk(starts)
+        tally: Tally = self.follow(Executor(new_nonce(), self._context).walk(starts))
+        return tally
+
+    def follow(self, steps: Steps) -> Any:
+        """Carry out the effects of any steps, and return what they return."""
         carry_out = self._carry_out
         effect: fx.Effect | None = None
         answer: Any = None
@@ -59,8 +64,7 @@ class Driver:
             except StopIteration as end:
                 # The traceback of a task that failed leads to this frame, which must not lead back to its error.
                 effect = None
-                tally: Tally = end.value
-                return tally
+                return end.value
             # The last answer may be the only thing that still keeps a large value alive.
             answer = None
             answer = carry_out[type(effect)](self, effect)

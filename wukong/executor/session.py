@@ -12,7 +12,7 @@ Steps = Generator[fx.Effect, Any, Any]
 
 
 class Ended(Exception):  # noqa: N818 - not an error: the job is over for this executor
-    """The job is over for this executor."""
+    """The job is over for this executor. The argument is the reason that the store gave, in bytes."""
 
 
 class Session:
@@ -46,7 +46,7 @@ class Session:
         """
         reply = yield fx.Ask(shard, request)
         if reply.status != m.RUNNING:
-            raise Ended
+            raise Ended(reply.reason)
         return reply.body
 
     def claim(self, shard: int, tasks: Sequence[tuple[int, tuple[int, ...]]]) -> Steps:

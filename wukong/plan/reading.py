@@ -35,6 +35,11 @@ class Reading(ABC):
         self.requested = list(requested)
         self.outputs = list(dict.fromkeys(self.requested))
 
+    @property
+    def tasks(self) -> range:
+        """All tasks."""
+        return range(self.size)
+
     @abstractmethod
     def at(self, task: int) -> tuple[Columns, int]:
         """Return the columns that hold `task`, and its place in them."""

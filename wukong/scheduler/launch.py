@@ -4,24 +4,94 @@ The client is the parent of every leaf and the child of every output. Launching 
 collecting is claiming the task `CLIENT`, which the last output makes ready.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from wukong import serialize
+from wukong.cost import Costs
 from wukong.errors import JobStalled, StoreError
-from wukong.executor.driver import name
+from wukong.executor import effects as fx
+from wukong.executor.context import Schedule
+from wukong.executor.driver import Driver, name
 from wukong.executor.effects import Framed
 from wukong.executor.job import Job
+from wukong.executor.session import Ended, Session, Steps
 from wukong.ids import new_nonce
 from wukong.plan.reading import Plan
 from wukong.protocol import messages as m
-from wukong.protocol.sharding import home
 from wukong.scheduler.left import Left
 from wukong.storage.arena import Arena
 
-#: Most edges or inputs in one request.
-_CHUNK = 4096
+#: Most tasks, edges or inputs in one request.
+CHUNK = 4096
+
+
+class Whole(Schedule, Protocol):
+    """A plan of which every task is at hand."""
+
+    @property
+    def tasks(self) -> Collection[int]: ...
+    @property
+    def leaves(self) -> Collection[int]: ...
+
+
+def open_job(plan: Whole, session: Session, epoch: int = 0, wanted: Collection[int] | None = None) -> Steps:
+    """Open every shard and settle the client's edges into the leaves; return those that are ready.
+
+    Parameters
+    ----------
+    plan : Whole
+        What is to run.
+    session : Session
+        The client's.
+    epoch : int
+        The job epoch; see docs/protocol.md.
+    wanted : collection of int, optional
+        The leaves that are to run, if not all.
+    """
+    leaves: list[list[int]] = [[] for _ in range(session.shards)]
+    for leaf in plan.leaves:
+        if wanted is None or leaf in wanted:
+            leaves[session.home(leaf)].append(leaf)
+    ready: list[int] = []
+    for shard, tasks in enumerate(leaves):
+        for start in range(0, max(len(tasks), 1), CHUNK):
+            edges = tuple(m.Edge(task, 1) for task in tasks[start : start + CHUNK])
+            root = m.Outcome(m.CLIENT, epoch, m.Value(m.STORED, 0), edges)
+            for settlement in (yield from session.arrive(shard, (root,))):
+                ready += settlement.ready
+    return ready
+
+
+def launch(plan: Whole, session: Session, costs: Costs) -> Steps:
+    """Open a job and have executors started on its leaves."""
+    yield from open_job(plan, session)
+    if plan.leaves:
+        yield fx.Invoke(list(plan.leaves), costs.group(costs.unknown))
+
+
+def collect(plan: Whole, session: Session) -> Steps:
+    """Return where the outputs are, as a list of `Input`; None if they are not complete, or somebody else's."""
+    inputs: list[m.Input] = []
+    for start in range(0, len(plan.outputs), CHUNK):
+        grants = yield from session.claim(0, [(m.CLIENT, tuple(plan.outputs[start : start + CHUNK]))])
+        if not grants:
+            return None
+        inputs += grants[0].inputs
+    return inputs
+
+
+def cancel(shards: int, status: int, reason: bytes) -> Steps:
+    """End a job in every shard: executors see it with their next request."""
+    for shard in range(shards):
+        yield fx.Ask(shard, m.Cancel(status, reason))
+
+
+def release(session: Session) -> Steps:
+    """Remove all records of a job."""
+    for shard in range(session.shards):
+        yield from session.end(shard)
 
 
 class Client:
@@ -38,22 +108,12 @@ class Client:
     def __init__(self, job: Job, plan: Plan) -> None:
         self._job = job
         self._plan = plan
-        self._nonce = new_nonce()
-        self._seq = 0
+        self._session = Session(new_nonce(), job.costs.lease, job.control.shards)
+        self._driver = Driver(job)
 
     def launch(self) -> None:
         """Open the job's shards and have executors started on its leaves."""
-        job, plan, shards = self._job, self._plan, self._job.control.shards
-        leaves: list[list[int]] = [[] for _ in range(shards)]
-        for leaf in plan.leaves:
-            leaves[home(leaf, shards)].append(leaf)
-        for shard, tasks in enumerate(leaves):
-            for start in range(0, max(len(tasks), 1), _CHUNK):
-                edges = tuple(m.Edge(task, 1) for task in tasks[start : start + _CHUNK])
-                root = m.Outcome(m.CLIENT, 0, m.Value(m.STORED, 0), edges)
-                self._ask(shard, m.Arrive(self._nonce, *self._next(), (root,)))
-        if plan.leaves:
-            job.invoker.invoke(plan.leaves, job.costs.group(job.costs.unknown))
+        self._follow(launch(self._plan, self._session, self._job.costs))
 
     def supply(self, values: Mapping[int, Any]) -> None:
         """Commit values of given tasks, which nobody runs, and have what they make ready invoked. One shard only."""
@@ -66,7 +126,7 @@ class Client:
             packed = job.pack(value)
             outcomes.append(m.Outcome(task, 1, m.Value(m.INLINE, packed.nbytes, packed.body), tuple(edges)))
         ready: list[int] = []
-        for settlement in self._ask(0, m.Commit(self._nonce, *self._next(), tuple(outcomes))):
+        for settlement in self._follow(self._session.commit(0, outcomes)):
             ready += settlement.ready
         if m.CLIENT in ready:
             ready.remove(m.CLIENT)
@@ -85,20 +145,17 @@ class Client:
         job = self._job
         results: dict[int, Any] = {}
         stored: list[tuple[int, int]] = []
-        outputs = self._plan.outputs
-        for start in range(0, len(outputs), _CHUNK):
-            wanted = tuple(outputs[start : start + _CHUNK])
-            grants = self._ask(0, m.Claim(self._nonce, *self._next(), ((m.CLIENT, wanted),)))
-            if not grants:
-                raise JobStalled(f"the results of job {job.name} are not complete, or another client has taken them")
-            for task, attempt, value in grants[0].inputs:
-                if value.kind != m.INLINE:
-                    stored.append((task, attempt))
-                elif arena is not None and type(value.body) is Framed:
-                    small = value.body.frame
-                    results[task] = Left(small, partial(serialize.loads, small))
-                else:
-                    results[task] = job.open(task, value.body)
+        inputs = self._follow(collect(self._plan, self._session))
+        if inputs is None:
+            raise JobStalled(f"the results of job {job.name} are not complete, or another client has taken them")
+        for task, attempt, value in inputs:
+            if value.kind != m.INLINE:
+                stored.append((task, attempt))
+            elif arena is not None and type(value.body) is Framed:
+                small = value.body.frame
+                results[task] = Left(small, partial(serialize.loads, small))
+            else:
+                results[task] = job.open(task, value.body)
         names = [name(*pair) for pair in stored]
         if names and arena is not None:
             for (task, _), sealed in zip(stored, arena.find(job.name, names), strict=True):
@@ -118,20 +175,14 @@ class Client:
 
     def cancel(self, status: int, reason: bytes) -> None:
         """End the job in every shard: executors see it with their next request."""
-        for shard in range(self._job.control.shards):
-            self._job.control.apply(self._job.name, shard, m.Cancel(status, reason))
+        self._driver.follow(cancel(self._job.control.shards, status, reason))
 
     def release(self) -> None:
         """Remove all records of the job."""
-        for shard in range(self._job.control.shards):
-            self._job.control.apply(self._job.name, shard, m.Release(self._nonce, *self._next(), everything=True))
+        self._driver.follow(release(self._session))
 
-    def _next(self) -> tuple[int, float]:
-        self._seq += 1
-        return self._seq, self._job.costs.lease
-
-    def _ask(self, shard: int, request: m.Request) -> Any:
-        reply = self._job.control.apply(self._job.name, shard, request)
-        if reply.status != m.RUNNING:
-            raise JobStalled(f"job {self._job.name} has ended while its client was at work: {reply.reason!r}")
-        return reply.body
+    def _follow(self, steps: Steps) -> Any:
+        try:
+            return self._driver.follow(steps)
+        except Ended as end:
+            raise JobStalled(f"job {self._job.name} has ended while its client was at work: {end.args[0]!r}") from None

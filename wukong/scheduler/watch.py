@@ -7,28 +7,16 @@ Effects are those of executors (`wukong.executor.effects`); who carries them out
 """
 
 from collections.abc import Collection, Generator, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 from wukong.executor import effects as fx
-from wukong.executor.context import Schedule
 from wukong.executor.session import Session, Steps
 from wukong.protocol import messages as m
 from wukong.protocol import states
 from wukong.protocol.sharding import home
+from wukong.scheduler.launch import CHUNK, Whole, open_job
 
-#: Most tasks, edges or inputs in one request.
-CHUNK = 4096
-
-Known = Mapping[int, tuple[int, m.Value]]
-
-
-class Whole(Schedule, Protocol):
-    """A plan of which every task is at hand."""
-
-    @property
-    def tasks(self) -> Collection[int]: ...
-    @property
-    def leaves(self) -> Collection[int]: ...
+Known: TypeAlias = Mapping[int, tuple[int, m.Value]]
 
 
 def look(
@@ -63,34 +51,6 @@ def look(
     if found:
         yield fx.Invoke(found, 1)
     return m.RUNNING
-
-
-def open_job(plan: Whole, session: Session, epoch: int = 0, wanted: Collection[int] | None = None) -> Steps:
-    """Open every shard and settle the client's edges into the leaves; return those that are ready.
-
-    Parameters
-    ----------
-    plan : Whole
-        What is to run.
-    session : Session
-        The client's.
-    epoch : int
-        The job epoch; see docs/protocol.md.
-    wanted : collection of int, optional
-        The leaves that are to run, if not all.
-    """
-    leaves: list[list[int]] = [[] for _ in range(session.shards)]
-    for leaf in plan.leaves:
-        if wanted is None or leaf in wanted:
-            leaves[session.home(leaf)].append(leaf)
-    ready: list[int] = []
-    for shard, tasks in enumerate(leaves):
-        for start in range(0, max(len(tasks), 1), CHUNK):
-            edges = tuple(m.Edge(task, 1) for task in tasks[start : start + CHUNK])
-            root = m.Outcome(m.CLIENT, epoch, m.Value(m.STORED, 0), edges)
-            for settlement in (yield from session.arrive(shard, (root,))):
-                ready += settlement.ready
-    return ready
 
 
 def repair(plan: Whole, session: Session, epoch: int, without: Collection[int] = ()) -> Steps:

@@ -52,6 +52,12 @@ def test_it_becomes_the_child_with_most_bytes_at_hand_and_has_the_other_invoked(
     assert job.of("a", fx.Invoke, lambda effect: effect.tasks) == [[2]]
 
 
+def test_bytes_at_hand_count_for_more_than_a_long_path() -> None:
+    job = Tiny({**FORK, 5: (2,), 4: (3, 5)}, {0: 900_000})
+    job.enter("a", 0, 1).until(runs(3))
+    assert job.of("a", fx.Invoke, lambda effect: effect.tasks) == [[2]]
+
+
 def test_of_children_with_as_many_bytes_it_becomes_the_one_on_the_longest_path() -> None:
     job = Tiny({0: (), 1: (0,), 2: (0,), 3: (2,), 4: (1, 3)})
     job.enter("a", 0).end()
@@ -135,6 +141,19 @@ def test_finished_work_is_settled_at_once_if_what_follows_may_take_long() -> Non
     slow = Tiny(graph, costs=COSTS.replace(unknown=1.0))
     slow.enter("a", 0, 1).end()
     assert slow.order("a")[:4] == ["run 0", "commit 0 inline", "run 1", "commit 1 inline"]
+
+
+def test_a_request_has_so_many_outcomes_at_most() -> None:
+    """A script of the store holds up everybody else's."""
+    leaves = range(600)
+    job = Tiny({**dict.fromkeys(leaves, ()), 600: tuple(leaves)}, costs=COSTS.replace(round_trip=1.0))
+    walking = job.enter("a", *leaves)
+    for _ in range(2000):
+        if walking.next is None:
+            break
+        walking.step()
+    commits = [len(ask.request.outcomes) for ask in job.of("a", fx.Ask) if isinstance(ask.request, m.Commit)]
+    assert commits == [256, 256, 88, 1]
 
 
 # --- claim before write -----------------------------------------------------------------------------------------------
@@ -230,6 +249,15 @@ def test_two_values_held_for_one_child_are_written_together() -> None:
     job.enter("b", 2).end()
     assert job.ran("b") == [2, 3]
     assert results(job) == ["3(0(),1(),2())"]
+
+
+def test_a_held_value_that_is_written_gives_up_what_it_was_made_of() -> None:
+    job = Tiny({0: (), 1: (0,), 2: (), 3: (1, 2)}, {0: SMALL, 1: LARGE})
+    walking = job.enter("a", 0).until(pauses)
+    assert 0 in job.shards[0].values, "whoever had to recompute 1 would need it"
+    job.busy = True
+    walking.end()
+    assert 0 not in job.shards[0].values
 
 
 def test_of_two_who_would_wait_for_one_child_one_writes() -> None:
@@ -339,6 +367,13 @@ def test_a_task_that_is_committed_but_not_settled_is_settled_and_not_run_again()
     assert job.ran("b") == [64]
     assert job.shards[0].apply(m.Probe((0,)), job.now).body[0].state == states.SETTLED
     assert results(job) == ["64(0())"]
+
+
+def test_a_value_is_freed_with_its_last_use_in_another_shard() -> None:
+    job = Tiny({0: (), 64: (0,), 128: (64,)}, {0: LARGE, 64: LARGE}, shards=2)
+    job.enter("a", 0).until(runs(128))
+    assert 0 not in job.shards[0].values
+    assert (0, 1) not in job.stored
 
 
 def test_a_value_held_by_the_dead_is_recomputed_in_private() -> None:

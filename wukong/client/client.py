@@ -16,6 +16,7 @@ from wukong.client.submitting import Submitting
 from wukong.errors import ConfigError
 from wukong.events import Run
 from wukong.futures import Future
+from wukong.platforms.local.admission import Admission
 from wukong.platforms.local.packs import in_worker
 from wukong.platforms.local.processors import workers_here
 from wukong.scheduler.dask.collections import (
@@ -87,7 +88,9 @@ class Client(Submitting):
         )
         limit = parse_bytes(memory_limit)
         runs_in = "threads" if inline else self._options.granules
-        self._engine = Engine(self.workers, partial(_new_pack, self.workers, limit), runs_in)
+        # Clients without a limit share the memory of the machine.
+        admission = None if limit is None else Admission(limit)
+        self._engine = Engine(self.workers, partial(_new_pack, self.workers, limit), runs_in, admission)
         self._engine.owner = weakref.ref(self)
         if runs_in == "processes":
             # It is ready sooner if it starts now.
@@ -112,6 +115,7 @@ class Client(Submitting):
                 future = Future(call)
                 cache[key] = given(call) if future.exception() is None else future.result()
         options = {**kwargs, **self._given(kwargs), "packs": self._engine.processes.find}
+        options["admission"] = self._engine.admission
         results = get(nodes, keys, **options, cache=cache or None)
         self._ran()
         return results

@@ -39,7 +39,7 @@ def submit_job(
     """
     read = futures_read(graph, keys, engine.calls) if engine.calls else {}
     wanted = list(dict.fromkeys(keys))
-    options = {**options, "packs": engine.processes.find}
+    options = {**options, "packs": engine.processes.find, "admission": engine.admission}
     args = graph, wanted, options, retries, ran, read
     inputs = tuple(read.values())
     job = Job(engine, f"job-{next(_numbers)}", work, args, inputs=inputs, priority=priority, context=copy_context())

@@ -1,12 +1,14 @@
 """What a client does with calls and values: submit, map, gather, scatter, cancel. Graphs are in `client`."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextvars import copy_context
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from wukong.errors import ConfigError
 from wukong.futures import Future
+from wukong.platforms.local.admission import context_of, within
+from wukong.platforms.local.packs import in_worker
+from wukong.scheduler.annotations import Annotation, agreed, read
 from wukong.scheduler.dask.collections import tokenize
 from wukong.scheduler.futures.batches import as_one
 from wukong.scheduler.futures.call import Call, lift
@@ -42,6 +44,9 @@ class Submitting:
         pure: bool = False,
         retries: int = 0,
         priority: float = 0,
+        workers: str | Iterable[str] | None = None,
+        memory: int | str | None = None,
+        allow_other_workers: bool = False,
         **kwargs: Any,
     ) -> Future:
         """Call a function in the background.
@@ -59,6 +64,12 @@ class Submitting:
             How often it may run again after it raised.
         priority : float
             Higher ones run first.
+        workers : str, or several, optional
+            Where it may run: ``"threads"``, or ``"client"``, which is the same, or ``"processes"``.
+        memory : int or str, optional
+            Bytes that it needs at once, such as ``"2 GB"``: it begins when all that run need no more than the limit.
+        allow_other_workers : bool
+            Whether, where there are no such workers, others will do.
 
         Returns
         -------
@@ -67,14 +78,17 @@ class Submitting:
         Raises
         ------
         ClientClosed
+        AnnotationError
+            If there are no such workers, or never so much memory.
         """
         if not callable(function):
             raise TypeError(f"submit takes a function and its arguments, but {function!r} cannot be called")
         name = self._key(function, args, kwargs, key, pure)
         if (key is not None or pure) and (known := self._held(name)) is not None:
             return known
-        call = self._call(name, function, args, kwargs, priority, retries)
-        self._engine.submit([call])
+        need, lane = self._place(name, memory, workers, allow_other_workers)
+        call = self._call(name, function, args, kwargs, priority, retries, need)
+        self._engine.submit([call], lane)
         return Future(call)
 
     def map(
@@ -86,6 +100,9 @@ class Submitting:
         retries: int = 0,
         priority: float = 0,
         batch_size: int | None = None,
+        workers: str | Iterable[str] | None = None,
+        memory: int | str | None = None,
+        allow_other_workers: bool = False,
         **kwargs: Any,
     ) -> list[Future]:
         """Call a function in the background on the items of iterables, as the builtin `map` does.
@@ -101,6 +118,8 @@ class Submitting:
             As in `submit`.
         batch_size : int, optional
             So many calls run one after the other as one, which pays where they are very short.
+        workers, memory, allow_other_workers
+            As in `submit`, of each call.
         **kwargs
             For each call.
 
@@ -114,6 +133,7 @@ class Submitting:
         if isinstance(key, list) and len(key) != len(rows):
             raise ConfigError(f"map has {len(rows)} calls, but {len(key)} keys are given; give one for each")
         names = key if isinstance(key, list) else None
+        need, lane = self._place(getattr(function, "__name__", function), memory, workers, allow_other_workers)
         calls: list[Call] = []
         futures: list[Future] = []
         turn = Turn()
@@ -122,14 +142,14 @@ class Submitting:
             name = self._key(function, row, kwargs, given, pure)
             future = self._held(name) if pure or given is not None else None
             if future is None:
-                calls.append(self._call(name, function, row, kwargs, priority, retries))
+                calls.append(self._call(name, function, row, kwargs, priority, retries, need))
                 future = Future(calls[-1])
             futures.append(future)
         if batch_size is None or batch_size < 2:
-            self._engine.submit(calls, None, turn)
+            self._engine.submit(calls, lane, turn)
         else:
             for start in range(0, len(calls), batch_size):
-                as_one(calls[start : start + batch_size], turn)
+                as_one(calls[start : start + batch_size], turn, lane)
         return futures
 
     def _key(self, function: Any, args: Any, kwargs: Any, key: Any, pure: bool) -> Any:
@@ -142,7 +162,19 @@ class Submitting:
         call = self._engine.calls.get(key)
         return None if call is None else Future(call)
 
-    def _call(self, key: Any, function: Any, args: Any, kwargs: Any, priority: float, retries: int) -> Call:
+    def _place(self, name: Any, memory: Any, workers: Any, others: bool) -> tuple[int, Any]:
+        """Return how many bytes a call needs, and the lane that it has to run in, if there is one."""
+        if memory is None and workers is None:
+            return 0, None
+        engine, note = self._engine, read(name, memory, workers, others)
+        # In a worker process there are no others.
+        if in_worker():
+            return 0, None
+        note = agreed({name: note}, engine.granules, engine.admission.limit).get(name, Annotation())
+        lane = None if note.workers is None else engine.threads if note.workers == "threads" else engine.processes
+        return 0 if within() else note.memory, lane
+
+    def _call(self, key: Any, function: Any, args: Any, kwargs: Any, priority: float, retries: int, need: int) -> Call:
         inputs: dict[Call, int] = {}
         args = lift(args, inputs)
         if kwargs:
@@ -156,7 +188,8 @@ class Submitting:
             tuple(inputs),
             priority=priority,
             retries=retries,
-            context=copy_context(),
+            need=need,
+            context=context_of(need),
         )
 
     # --- values -------------------------------------------------------------------------------------------------------

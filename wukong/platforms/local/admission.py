@@ -4,14 +4,14 @@ A party is whoever has tasks to begin: a job, the threads that run calls, the pr
 is at hand, so that nothing is kept for a task that no worker has, and no worker waits with a task that may not begin.
 
 First come, first served: whoever was refused stands in line, and others are let in only where there is room for him,
-too, unless he has no worker just now. What a task computes or submits inside of itself is part of it, and neither asks
-nor counts: so nobody who has memory waits for memory.
+too, unless he has no worker just now. What a task computes, submits or waits for inside of itself is part of it, and
+neither asks nor counts: so nobody who has memory waits for memory.
 """
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from threading import Lock
 from typing import Protocol
 
@@ -120,6 +120,14 @@ def having() -> Iterator[None]:
         yield
     finally:
         _within.reset(token)
+
+
+def context_of(need: int) -> Context:
+    """Return the present context, for a task that needs so much memory."""
+    context = copy_context()
+    if need:
+        context.run(_within.set, True)
+    return context
 
 
 #: Of graphs that are computed without a client, and of clients without a limit: the memory of the machine is one.

@@ -1,7 +1,8 @@
 """Calls in processes: their queue, which worker gets which, and what becomes of them. How they run: `called`.
 
 Workers are given calls one at a time, or, if they have been seen to be short, as many as last `BATCH` together: then a
-message costs little, and since calls can be withdrawn, none waits behind a long one while a worker is idle.
+message costs little, and since calls can be withdrawn, none waits behind a long one while a worker is idle. A call that
+needs memory (`admission`) is given to a worker alone, when there is room.
 """
 
 import os
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from wukong import failures
 from wukong.errors import WorkerLost, WukongError
+from wukong.platforms.local import admission as admissions
+from wukong.platforms.local.admission import Admission
 from wukong.platforms.local.called import SMALL, Input, Outcome
 from wukong.platforms.local.functions import Function, Functions
 from wukong.platforms.local.known import Parcel
@@ -45,7 +48,18 @@ class Call:
         The worker that has it.
     """
 
-    __slots__ = ("arguments", "done", "function", "inputs", "member", "number", "priority", "queued", "surroundings")
+    __slots__ = (
+        "arguments",
+        "done",
+        "function",
+        "inputs",
+        "member",
+        "need",
+        "number",
+        "priority",
+        "queued",
+        "surroundings",
+    )
 
     def __init__(
         self,
@@ -55,7 +69,9 @@ class Call:
         done: Done,
         priority: float,
         surroundings: Parcel,
+        need: int = 0,
     ) -> None:
+        self.need = need
         self.function = function
         self.arguments = arguments
         self.inputs = inputs
@@ -86,10 +102,14 @@ class Calls:
     ----------
     pack : Pack
         Calls take turns with its other sources of work.
+    admission : Admission, optional
+        The books of what calls need; the machine's if None.
     """
 
-    def __init__(self, pack: Pack) -> None:
+    def __init__(self, pack: Pack, admission: Admission | None = None) -> None:
         self._pack = pack
+        self._admission = admission or admissions.machine
+        self._needing: list[Call] = []
         self._functions = Functions()
         self._queue: list[Call] = []
         self._at: dict[Member, list[Call]] = {}
@@ -116,6 +136,7 @@ class Calls:
         inputs: "Sequence[Sealed]",
         done: Done,
         priority: float = 0,
+        need: int = 0,
     ) -> Call:
         """Have a function called in a worker, in the surroundings of this moment.
 
@@ -131,6 +152,8 @@ class Calls:
             held. It must be quick, and must not raise.
         priority : float
             Higher ones go first; of equal ones, those that came first.
+        need : int
+            Bytes of memory that it needs at once.
 
         Raises
         ------
@@ -142,12 +165,12 @@ class Calls:
         packed = function if isinstance(function, Function) else self._functions.pack(function)
         frame = check_travels((tuple(args), dict(kwargs)), f"the arguments of {packed.name}")
         sealed = bytes(frame) if frame.nbytes <= SMALL else self._pack.arena.seal_frame(frame)
-        call = Call(packed, sealed, inputs, done, priority, self._pack.surroundings())
+        call = Call(packed, sealed, inputs, done, priority, self._pack.surroundings(), need)
         with self._pack.lock:
             self._pack.check()
             self._numbers += 1
             call.number = self._numbers
-            heappush(self._queue, call)
+            heappush(self._needing if need else self._queue, call)
             self._pack.offer()
         return call
 
@@ -157,6 +180,14 @@ class Calls:
             # In the queue it is passed over.
             taken, call.queued = call.queued, False
         return taken
+
+    def excuse(self, call: Call) -> None:
+        """Have a call that no worker was given wait for no memory any more."""
+        with self._pack.lock:
+            if call.queued:
+                call.need = 0
+                heappush(self._queue, call)
+                self._pack.offer()
 
     def kill(self, call: Call) -> None:
         """End the worker that has a call, if one has; the call fails with `WorkerLost` unless it is done before."""
@@ -172,7 +203,7 @@ class Calls:
 
     def next(self, member: Member) -> Work | None:
         """See `wukong.platforms.local.pack.Source`."""
-        calls = self._take() or (self._at and self._withdraw())
+        calls = self._admitted() or self._take() or (self._at and self._withdraw())
         if not calls:
             return None
         for call in calls:
@@ -185,11 +216,27 @@ class Calls:
     def abandon(self, error: WukongError) -> None:
         """See `wukong.platforms.local.pack.Source`."""
         with self._pack.lock:
-            queue, self._queue = self._queue, []
+            queue, self._queue, self._needing = [*self._queue, *self._needing], [], []
+        self._admission.leave(self)
         for call in queue:
             if call.queued:
                 call.queued = False
                 call.done(None, error)
+
+    def stands(self) -> bool:
+        """See `wukong.platforms.local.admission.Party`."""
+        return self._pack.idle > 0 and any(call.queued for call in list(self._needing))
+
+    def look_again(self) -> None:
+        """See `wukong.platforms.local.admission.Party`."""
+        self._pack.wake()
+
+    def _admitted(self) -> list[Call]:
+        """Take the next call that needs memory, if it is its turn and it may begin."""
+        call, other = _first(self._needing), _first(self._queue)
+        if call is None or (other is not None and other < call and not self._admission.urges(self)):
+            return []
+        return [heappop(self._needing)] if self._admission.admit(self, call.need) else []
 
     def _take(self) -> list[Call]:
         """Take the next call from the queue, and as many more as are light, and short together."""
@@ -197,23 +244,16 @@ class Calls:
         if not queue:
             return []
         fair = -(-len(queue) // self._pack.workers)
-        first = self._pop(True)
+        first = _first(queue)
         if first is None:
             return []
-        calls = [first]
+        calls = [heappop(queue)]
         # Of a function that has not been seen yet, very long.
         each = self._seconds.get(first.function.parcel.digest, BATCH)
         most = min(fair, _MOST, int(BATCH / each)) if first.is_light() else 1
-        while len(calls) < most and (call := self._pop(False)) is not None and first.goes_with(call):
+        while len(calls) < most and (call := _first(queue)) is not None and first.goes_with(call):
             calls.append(heappop(queue))
         return calls
-
-    def _pop(self, take: bool) -> Call | None:
-        """Return the next call of the queue, and take it out if so asked."""
-        queue = self._queue
-        while queue and not queue[0].queued:
-            heappop(queue)
-        return (heappop(queue) if take else queue[0]) if queue else None
 
     def _withdraw(self) -> list[Call]:
         """Take back half of what the worker with most calls has not begun."""
@@ -257,6 +297,8 @@ class Calls:
             call.member = None
             self._pack.deaths = 0
             self._saw(call.function.parcel.digest, seconds)
+        if call.need:
+            self._admission.give_back(call.need)
         if not good:
             call.done(None, failures.unpack(result))
         elif type(result) is bytes:
@@ -286,6 +328,8 @@ class Calls:
         for call in calls[:begun]:
             mine = WorkerLost(f"{call.function.name} was running when its worker died: {error}")
             mine.pid, mine.status = error.pid, error.status
+            if call.need:
+                self._admission.give_back(call.need)
             call.done(None, mine)
 
     def _saw(self, digest: bytes, seconds: float) -> None:
@@ -296,3 +340,10 @@ class Calls:
         self._seconds[digest] = seconds
         if len(self._seconds) > _REMEMBERED:
             del self._seconds[next(iter(self._seconds))]
+
+
+def _first(queue: list[Call]) -> Call | None:
+    """Return the next call of a queue; those that were taken back are passed over."""
+    while queue and not queue[0].queued:
+        heappop(queue)
+    return queue[0] if queue else None

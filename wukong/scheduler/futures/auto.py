@@ -82,6 +82,9 @@ class Auto:
         """Refuse: where the call belongs is not decided yet."""
         return False
 
+    def excuse(self, _: Call) -> None:
+        """Do nothing: it has not come to where it would wait."""
+
     def withdraw(self, _: Call) -> bool:
         """Take a call back; nobody has begun it."""
         return True

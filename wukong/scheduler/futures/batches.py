@@ -1,11 +1,11 @@
 """Several calls that run as one, and a call that runs again if it raises. Imported by workers: no Dask here."""
 
 from collections.abc import Callable
-from contextvars import copy_context
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wukong.executor.effects import Raised
+from wukong.platforms.local.admission import context_of
 from wukong.scheduler.futures.call import Call, Container, Input, fill
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class Piece(NamedTuple):
     retries: int
 
 
-def as_one(calls: list[Call], turn: "Turn") -> None:
+def as_one(calls: list[Call], turn: "Turn", lane: Any = None) -> None:
     """Have calls run one after the other, as one call of which they are parts.
 
     Parameters
@@ -32,6 +32,8 @@ def as_one(calls: list[Call], turn: "Turn") -> None:
         New ones, of one engine.
     turn : Turn
         Of the whole.
+    lane : Lane, optional
+        Where it runs; see `Engine.submit`.
     """
     from wukong.scheduler.futures.engine import SELECT
 
@@ -45,13 +47,14 @@ def as_one(calls: list[Call], turn: "Turn") -> None:
         call.forget()
         call.part = part
     args = Container(tuple, [Container(list, items)])
-    name, priority = f"batch-{next(_numbers)}", calls[0].priority
-    whole = Call(engine, name, work_through, args, None, tuple(inputs), priority=priority, context=copy_context())
+    name, priority, need = f"batch-{next(_numbers)}", calls[0].priority, max(call.need for call in calls)
+    context = context_of(need)
+    whole = Call(engine, name, work_through, args, None, tuple(inputs), priority=priority, need=need, context=context)
     for call in calls:
         call.inputs = (whole,)
     # Parts first, or the whole might be through before there is any.
     engine.submit(calls, SELECT)
-    engine.submit([whole], None, turn)
+    engine.submit([whole], lane, turn)
 
 
 def work_through(items: list[tuple[Piece, tuple[Any, ...]]]) -> list[Any]:

@@ -59,6 +59,8 @@ class Call:
         How often it may run again after it raised.
     context : contextvars.Context
         Of whoever asked; the function runs in it where it runs in this process.
+    need : int
+        Bytes of memory that it needs at once.
     part : int
         Which part of the value of its input is its value, if that is all that there is to it.
 
@@ -94,6 +96,7 @@ class Call:
         "kwargs",
         "lane",
         "missing",
+        "need",
         "number",
         "part",
         "priority",
@@ -120,6 +123,7 @@ class Call:
         priority: float = 0,
         retries: int = 0,
         context: Context | None = None,
+        need: int = 0,
         part: int = 0,
     ) -> None:
         self.engine = engine
@@ -131,6 +135,7 @@ class Call:
         self.priority = priority
         self.retries = retries
         self.context = context
+        self.need = need
         self.part = part
         self.number = next(_numbers)
         self.state = WAITING

@@ -11,6 +11,8 @@ from weakref import WeakSet, WeakValueDictionary
 
 from wukong.errors import ConfigError
 from wukong.executor.effects import Raised
+from wukong.platforms.local import admission as admissions
+from wukong.platforms.local.admission import Admission
 from wukong.scheduler.futures.auto import Auto
 from wukong.scheduler.futures.call import (
     CANCELLED,
@@ -42,6 +44,8 @@ class Engine(Waiting):
         Starts a pack of processes.
     granules : str
         Where calls run: ``threads``, ``processes``, or ``auto``.
+    admission : Admission, optional
+        The books of what calls need; the machine's if None.
 
     Attributes
     ----------
@@ -59,8 +63,16 @@ class Engine(Waiting):
         Decides which of them.
     """
 
-    def __init__(self, workers: int, start: "Callable[[], Pack] | None" = None, granules: str = "threads") -> None:
+    def __init__(
+        self,
+        workers: int,
+        start: "Callable[[], Pack] | None" = None,
+        granules: str = "threads",
+        admission: Admission | None = None,
+    ) -> None:
         super().__init__()
+        self.granules = granules
+        self.admission = admission or admissions.machine
         self.owner: Callable[[], Any] = _nobody
         self.calls: WeakValueDictionary[Any, Call] = WeakValueDictionary()
         self.undone: set[Call] = set()
@@ -150,6 +162,8 @@ class Engine(Waiting):
         finally:
             here.call = outer
             here.depth -= 1
+            if call.need:
+                self.admission.give_back(call.need)
             if watched is not None:
                 watched.ended(before)
 
@@ -307,6 +321,7 @@ class Engine(Waiting):
             self.jobs.close()
             undone = list(self.undone)
         self.cancel(undone)
+        self.admission.leave(self.threads)
         self.processes.close()
 
 

@@ -2,7 +2,8 @@
 
 Order: higher priority first; of equal priority, turns are taken fairly (start-time fair queueing): each group of calls,
 such as one `map`, has a clock that ticks with each of its calls, and a group that comes late starts at the time of
-those served now. So a call that comes after a thousand others of another group is one of the next to run.
+those served now. So a call that comes after a thousand others of another group is one of the next to run. Calls that
+need memory wait for it in a queue of their own, and those that need none pass them by.
 """
 
 import threading
@@ -46,10 +47,10 @@ class Ticks:
 class Queue:
     """Calls that are ready, the next one to run first. The engine's lock guards it."""
 
-    def __init__(self, lane: "Lane") -> None:
+    def __init__(self, lane: "Lane", ticks: Ticks) -> None:
         self._lane = lane
         self._heap: list[tuple[float, float, int, Call]] = []
-        self._ticks = Ticks()
+        self._ticks = ticks
 
     def push(self, call: Call) -> None:
         """Add a call, at the end of its group."""
@@ -69,6 +70,14 @@ class Queue:
                 self._ticks.served(call)
                 return call
         return None
+
+    def first(self) -> tuple[float, float, int, Call] | None:
+        """Return the next call, behind what it is ordered by."""
+        return self._heap[0] if self else None
+
+    def some(self) -> bool:
+        """Whether there is any; asked without the lock, too."""
+        return any(self._has(entry[-1]) for entry in list(self._heap))
 
     def __bool__(self) -> bool:
         heap = self._heap
@@ -113,24 +122,28 @@ class Lane:
         self.working = 0
         self._engine = engine
         self._name = name
-        self._queue = Queue(self)
+        ticks = Ticks()
+        self._queue = Queue(self, ticks)
+        self._needing = Queue(self, ticks)
         self._spare = 0  # threads that are on their way here, or wait here, for a call
         self._called = threading.Condition(engine.lock)
         self._closed = False
 
     def push(self, call: Call) -> None:
         """Have a call run when its turn comes. The lock must be held."""
-        self._queue.push(call)
+        (self._needing if call.need else self._queue).push(call)
         self._summon()
 
     def put_back(self, call: Call) -> None:
         """Have a call run that has run before. The lock must be held."""
-        self._queue.put_back(call)
+        (self._needing if call.need else self._queue).put_back(call)
         self._summon()
 
     def claim(self, call: Call) -> bool:
         """Let the asking thread run this call if it is ready and there is room. The lock must be held."""
         if call.state != READY or self.working >= self.most or self._closed:
+            return False
+        if call.need and not self._engine.admission.admit(self, call.need):
             return False
         self.working += 1
         call.state = RUNNING
@@ -143,7 +156,7 @@ class Lane:
 
     def take_out(self, kind: Any) -> list[Call]:
         """Return the calls of a kind that wait; each has to be given another lane. The lock must be held."""
-        return list(dict.fromkeys(call for call in self._queue if call.kind == kind))
+        return list(dict.fromkeys(call for call in (*self._queue, *self._needing) if call.kind == kind))
 
     def leave(self) -> None:
         """Note that a call that runs begins to wait for others, or has ended. The lock must be held."""
@@ -159,9 +172,32 @@ class Lane:
         self._closed = True
         self._called.notify_all()
 
+    def excuse(self, call: Call) -> None:
+        """Have a call that is ready wait for no memory any more. The lock must be held."""
+        self.put_back(call)
+
+    def stands(self) -> bool:
+        """See `wukong.platforms.local.admission.Party`."""
+        return not self._closed and self.working < self.most and self._needing.some()
+
+    def look_again(self) -> None:
+        """See `wukong.platforms.local.admission.Party`."""
+        with self._engine.lock:
+            self._summon()
+
+    def _next(self) -> Call | None:
+        """Take the next call that may begin."""
+        needing = self._needing.first()
+        if needing is not None:
+            admission, other = self._engine.admission, self._queue.first()
+            first = other is None or needing < other or admission.urges(self)
+            if first and admission.admit(self, needing[-1].need):
+                return self._needing.pop()
+        return self._queue.pop()
+
     def _summon(self) -> None:
         """See to it that a thread comes for the next call, if one may run."""
-        if self.working >= self.most or not self._queue or self._closed:
+        if self.working >= self.most or not (self._queue or self._needing) or self._closed:
             return
         if self._spare:
             self._called.notify()
@@ -170,10 +206,10 @@ class Lane:
             threading.Thread(target=self._serve, name=self._name, daemon=True).start()
 
     def _serve(self) -> None:
-        lock, queue, engine = self._engine.lock, self._queue, self._engine
+        lock, engine = self._engine.lock, self._engine
         while True:
             with lock:
-                while self._closed or self.working >= self.most or (call := queue.pop()) is None:
+                while self._closed or self.working >= self.most or (call := self._next()) is None:
                     if self._closed:
                         self._spare -= 1
                         return

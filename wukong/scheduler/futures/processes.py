@@ -80,6 +80,12 @@ class Processes:
         if handle is not None and self._calls is not None:
             self._calls.kill(handle)
 
+    def excuse(self, call: Call) -> None:
+        """Have a call wait for no memory any more."""
+        handle = self._handles.get(call)
+        if handle is not None and self._calls is not None:
+            self._calls.excuse(handle)
+
     def withdraw(self, call: Call) -> bool:
         """Take a call back; return whether nobody had begun it."""
         handle = self._handles.get(call)
@@ -97,7 +103,8 @@ class Processes:
             try:
                 self._hand_over(call)
             except CannotTravel as error:
-                if self._engine.auto is not None:
+                # One that is to run in processes was not decided about.
+                if self._engine.auto is not None and call.kind is not None:
                     self._engine.auto.stay(call)
                 else:
                     self._fail(call, error)
@@ -116,7 +123,7 @@ class Processes:
                     from wukong.platforms.local.calls import Calls
 
                     pack = self._start()
-                    self._calls = Calls(pack)
+                    self._calls = Calls(pack, self._engine.admission)
                     if self._pack is not None:
                         # Futures may have values in its memory.
                         self._worn.append(self._pack)
@@ -175,7 +182,7 @@ class Processes:
         sealed = [self.seal(read) for read in inputs]
         rank: Any = Rank(call.priority, call.tag)
         self._handles[call] = handle = self._calls.start(
-            function, args, kwargs, sealed, lambda sealed, error: self._done(call, sealed, error), rank
+            function, args, kwargs, sealed, lambda sealed, error: self._done(call, sealed, error), rank, call.need
         )
         if call.done:
             self._handles.pop(call, None)

@@ -11,6 +11,7 @@ from threading import Lock
 from time import monotonic
 
 from wukong.errors import ClientClosed
+from wukong.platforms.local.admission import within
 from wukong.scheduler.futures.call import FINISHED, READY, WAITING, Call
 from wukong.scheduler.futures.lanes import here
 
@@ -61,6 +62,19 @@ class Waiting:
         """Note that a call raised."""
         raise NotImplementedError
 
+    def excuse(self, calls: Iterable[Call]) -> None:
+        """Have calls, and what they need, wait for no memory: a task that has some waits for them."""
+        needed, seen = list(calls), set[Call]()
+        with self.lock:
+            while needed:
+                call = needed.pop()
+                if call.state in (WAITING, READY) and call not in seen:
+                    seen.add(call)
+                    needed.extend(call.inputs)
+                    need, call.need = call.need, 0
+                    if need and call.state == READY:
+                        call.lane.excuse(call)
+
     def check(self) -> None:
         """Raise if the client is closed.
 
@@ -96,6 +110,8 @@ class Waiting:
         if not left or (first and len(left) < len(calls)):
             return True
         self.check()
+        if within():
+            self.excuse(left)
         if timeout is None and not first and (not failing or here.call is not None):
             self.help(left)
             if left[0].done and len(left) == 1:

@@ -24,18 +24,24 @@ def pack(error: BaseException, most: int = _MOST) -> bytes:
     forms: tuple[Callable[[], Any], ...] = (lambda: error, lambda: error.with_traceback(None), lambda: _Bare(error))
     for form in forms:
         with suppress(Exception):
-            frame = bytes(serialize.dumps((form(), where, before), serialize.ERROR))
+            frame = bytes(serialize.dumps(form(), serialize.ERROR))
             # Exceptions whose constructors take other arguments than they pass on can be packed, and not unpacked.
             serialize.loads(frame, serialize.ERROR)
-            return frame
-    stand_in = TaskFailed(f"a task raised {_described(error)}; the exception itself cannot travel")
-    return bytes(serialize.dumps((stand_in, where, before), serialize.ERROR))
+            break
+    else:
+        stand_in = TaskFailed(f"a task raised {_described(error)}; the exception itself cannot travel")
+        frame = bytes(serialize.dumps(stand_in, serialize.ERROR))
+    return bytes(serialize.dumps((frame, _described(error), where, before), serialize.ERROR))
 
 
 def unpack(frame: serialize.Buffer) -> BaseException:
     """Return the exception, with its traceback as a note unless it came along."""
     error: BaseException
-    error, where, before = serialize.loads(frame, serialize.ERROR)
+    packed, described, where, before = serialize.loads(frame, serialize.ERROR)
+    try:
+        error = serialize.loads(packed, serialize.ERROR)
+    except Exception as why:  # of a module that is to be found only where it was raised, for one
+        error = TaskFailed(f"a task raised {described}; the exception itself cannot be loaded here: {why!r}")
     # Some errors let no attribute be set, and take no note: those of a frozen dataclass, for one.
     with suppress(Exception):
         if before is not None:

@@ -212,3 +212,32 @@ def test_an_idle_pump_does_not_wake_up(pump, line):
     before = woken()
     time.sleep(50 * GRACE)
     assert woken() == before
+
+
+class InterruptedOnce:
+    """A lock, during whose first release by the main thread an interrupt comes."""
+
+    def __init__(self, lock):
+        self._lock = lock
+        self.acquire, self.interrupted = lock.acquire, False
+
+    def __enter__(self):
+        self._lock.acquire()
+
+    def __exit__(self, *_):
+        self._lock.release()
+
+    def release(self):
+        self._lock.release()
+        if threading.current_thread() is threading.main_thread() and not self.interrupted:
+            self.interrupted = True
+            raise KeyboardInterrupt
+
+
+def test_an_interrupt_just_as_reading_begins_leaves_the_lock_free_and_nobody_reading(pump):
+    inner = pump.lock
+    pump.lock = InterruptedOnce(inner)
+    with pytest.raises(KeyboardInterrupt):
+        pump.wait(lambda: False, PATIENCE)
+    pump.lock = inner
+    assert not pump.wait(lambda: False, 0.01)

@@ -278,6 +278,33 @@ def test_sizes_of_blocks_are_few_and_little_is_wasted():
     assert all(size % mmap.ALLOCATIONGRANULARITY == 0 for size in sizes)
 
 
+@pytest.mark.parametrize("nbytes", [100_000, 4 * MB])
+def test_an_interrupted_write_leaves_nothing_in_use(arena, monkeypatch, nbytes):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    arena.seal(bytes(100_000))
+    before = arena.figures()
+    monkeypatch.setattr(writer, "_write_all", interrupted)
+    monkeypatch.setattr(writer, "copy", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        arena.seal(bytes(nbytes))
+    after = arena.figures()
+    assert after.in_memory - after.unused == before.in_memory - before.unused
+
+
+def test_a_block_that_is_larger_than_files_may_be_leaves_no_descriptor(arena):
+    before = sorted(os.listdir("/proc/self/fd"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MB, hard))
+    try:
+        with pytest.raises(MemoryLimitReached, match="File too large"):
+            arena.seal(bytes(4 * MB))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
 def test_the_memory_of_this_process_is_what_its_cgroup_allows(tmp_path, monkeypatch):
     (tmp_path / "memory.max").write_text("5000\n")
     assert memory._limit(tmp_path, False) == 5000

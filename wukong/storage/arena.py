@@ -302,6 +302,10 @@ class Arena:
             now = (pool.in_memory, pool.on_disk, pool.unused, len(pool.blocks))
             return Figures(*now, pool.made, pool.reused, pool.spilled, pool.dropped, pool.why_on_disk)
 
+    def forget(self) -> None:
+        """Open the lock, in a forked child: the thread that had it is not here."""
+        self._guard.lock._at_fork_reinit()  # type: ignore[attr-defined]
+
     def close(self) -> None:
         """Let go of everything. What the client has loaded stays."""
         self._writer.close()

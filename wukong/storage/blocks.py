@@ -65,14 +65,7 @@ def make_on_disk(nbytes: int, directory: str) -> int:
     OSError
         If there is no descriptor left, or no room: it is taken at once, so that writing cannot fail.
     """
-    fd = _open(lambda: _nameless(directory))
-    if hasattr(os, "posix_fallocate"):
-        try:
-            os.posix_fallocate(fd, 0, nbytes)
-        except OSError:
-            os.close(fd)
-            raise
-    return _sized(fd, nbytes)
+    return _sized(_open(lambda: _nameless(directory)), nbytes, take=True)
 
 
 def _nameless(directory: str) -> int:
@@ -93,8 +86,14 @@ def _open(make: Callable[[], int]) -> int:
         return make()
 
 
-def _sized(fd: int, nbytes: int) -> int:
-    os.ftruncate(fd, nbytes)
+def _sized(fd: int, nbytes: int, take: bool = False) -> int:
+    try:
+        if take and hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(fd, 0, nbytes)
+        os.ftruncate(fd, nbytes)
+    except OSError:
+        os.close(fd)
+        raise
     return fd
 
 

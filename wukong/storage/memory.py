@@ -3,7 +3,6 @@
 import os
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 from wukong import cgroups
@@ -14,10 +13,10 @@ def memory_here() -> int:
     return min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *cgroups.limits("memory", _limit)])
 
 
-def directory_here() -> str:
-    """Return where temporary files go now: what Dask's `temporary-directory` says, or the system's place for them."""
+def directory_of_dask() -> str | None:
+    """Return where temporary files go, if Dask's `temporary-directory` says so now."""
     config = sys.modules.get("dask.config")
-    return str((config and config.get("temporary-directory", None)) or tempfile.gettempdir())
+    return None if config is None else config.get("temporary-directory", None)
 
 
 def disk_here(directory: str) -> int:

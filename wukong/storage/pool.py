@@ -12,11 +12,12 @@ import os
 from collections import Counter
 from collections.abc import Hashable
 from itertools import islice
+from tempfile import gettempdir
 from typing import Final
 
 from wukong.errors import MemoryLimitReached
 from wukong.storage import blocks
-from wukong.storage.memory import directory_here, disk_here, memory_here
+from wukong.storage.memory import directory_of_dask, disk_here, memory_here
 
 # Share of the machine's memory, and of the free disk, that is the limit if none is given.
 _MEMORY_SHARE: Final = 0.6
@@ -89,6 +90,8 @@ class Pool:
     def __init__(self, limit: int | None, directory: str | None, disk_limit: int | None) -> None:
         self.limit = int(memory_here() * _MEMORY_SHARE) if limit is None else limit
         self._directory = directory
+        # To find it takes descriptors.
+        self._otherwise = gettempdir()
         self.disk_limit = disk_limit
         self.blocks: dict[int, Block] = {}
         self.in_memory = self.on_disk = self.unused = 0
@@ -101,7 +104,7 @@ class Pool:
     @property
     def directory(self) -> str:
         """Where blocks on disk are born now."""
-        return self._directory or directory_here()
+        return self._directory or directory_of_dask() or self._otherwise
 
     def reserve(self, nbytes: int, holder: Hashable) -> tuple[Block, bool]:
         """Make `holder` the writer of a block, and say whether it has written it before.

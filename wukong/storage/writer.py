@@ -158,8 +158,10 @@ class Writer:
                 else:
                     copy(memoryview(mapping)[at : at + source.nbytes], source)
                 at += source.nbytes
-        except OSError as error:
+        except BaseException as error:
             self._books.discard(piece)
+            if not isinstance(error, OSError):
+                raise
             raise MemoryLimitReached(
                 f"a value of {nbytes} bytes could not be written to block {place.block}: {error.strerror}. "
                 "Use smaller chunks, or let results go"

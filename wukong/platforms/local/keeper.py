@@ -17,6 +17,7 @@ import select
 import signal
 import socket
 import sys
+import traceback
 import types
 import warnings
 from typing import Any, Final, NoReturn
@@ -143,6 +144,11 @@ class Keeper:
             os.close(self._note)
             worker.main(*fds)
             status = 0
+        except ConnectionError:
+            # The client is gone.
+            pass
+        except BaseException:
+            traceback.print_exc(file=sys.__stderr__)
         finally:
             # Not `exit`: what the keeper wanted to happen at its own end is not the worker's.
             os._exit(status)

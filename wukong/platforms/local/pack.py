@@ -82,14 +82,12 @@ class Pack:
         self._pump = Pump("wukong-reader")
         self.lock = self._pump.lock
         self._processes = Processes(self._pump, self._serve, self._came, self._bury, self._start_again)
-        _live.add(self)
         try:
             self._start()
         except BaseException:
-            self._closed = True
-            self._pump.close()
-            self._pump.release()
+            self.close()
             raise
+        _live.add(self)
 
     def __enter__(self) -> Self:
         return self
@@ -243,10 +241,17 @@ class Pack:
     def _start_again(self) -> None:
         with self.lock:
             if not self._closed:
-                self._start()
+                try:
+                    self._start()
+                except OSError as error:
+                    self._give_up(f"the process that keeps them was killed, and another cannot be started ({error}).")
 
     def _forget(self) -> None:
         # In a forked child.
+        # Whoever had a lock is not here. As the standard library does it for its own.
+        self.lock._at_fork_reinit()  # type: ignore[attr-defined]
+        if self._arena is not None:
+            self._arena.forget()
         if not self._closed:
             self._closed = True
             self._processes.forget()
@@ -327,12 +332,13 @@ class Pack:
                     self._idle.remove(member)
                 works.append(None if member.work is None else self._through(member))
             if self.deaths > DEATHS:
-                self._give_up(members[0], f"{self.deaths} died one after the other, and nothing was done in between")
+                why = f"{self.deaths} died one after the other, and nothing was done in between"
+                self._give_up(f"{why}; the last: {lost(members[0])}")
             try:
                 while len(self._processes.members) < self.workers and self._broken is None:
                     self._idle.append(self._processes.fork())
             except OSError as error:
-                self._give_up(members[0], f"another cannot be started ({error})")
+                self._give_up(f"another cannot be started ({error}); the last: {lost(members[0])}")
         for member, work in zip(members, works, strict=True):
             if self._arena is not None:
                 self._arena.gone(member)
@@ -347,11 +353,10 @@ class Pack:
                 self.offer()
                 self._pump.look()
 
-    def _give_up(self, last: Member, why: str) -> None:
-        self._broken = lost(last)
-        self._broken.args = (
-            f"the workers of this client are gone: {why}; the last: {self._broken} "
-            "Look for what kills them, such as a memory limit, and make a new client.",
+    def _give_up(self, why: str) -> None:
+        self._broken = WorkerLost(
+            f"the workers of this client are gone: {why} "
+            "Look for what kills them, such as a memory limit, and make a new client."
         )
         self._pump.stop()
 

@@ -11,6 +11,7 @@ import os
 import select
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -65,11 +66,12 @@ class Processes:
         self._start_again = start_again
         self._numbers = 0
         self._keeper: Channel
-        self._process: subprocess.Popen[bytes]
+        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def keeper_pid(self) -> int:
         """The process number of the keeper."""
+        assert self._process is not None
         return self._process.pid
 
     def start(self, environ: Mapping[str, str]) -> None:
@@ -83,7 +85,8 @@ class Processes:
         ours, its = channel.pair()
         root = str(Path(keeper.__file__).parents[2])
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-        with its:
+        with its, contextlib.ExitStack() as failed:
+            failed.callback(ours.close)
             self._process = subprocess.Popen(
                 [sys.executable, *flags, "-P", "-c", keeper.START, root, str(its.fileno())],
                 stdin=subprocess.DEVNULL,
@@ -91,6 +94,7 @@ class Processes:
                 pass_fds=[its.fileno()],
                 start_new_session=True,
             )
+            failed.pop_all()
         self._keeper = Channel(ours)
         known = [name for name in keeper.WELL_KNOWN if name in sys.modules]
         self._keeper.send(("import", sys.path, known))
@@ -98,14 +102,24 @@ class Processes:
         self._pump.watch(self._keeper.fileno(), self._read_keeper)
 
     def fork(self) -> Member:
-        """Have a worker forked. What is sent to it before it is there waits in its socket."""
-        ours, its = channel.pair()
-        tickets = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        ours.setblocking(False)
-        self._numbers += 1
-        member = Member(self._numbers, Channel(ours), tickets)
-        with its, contextlib.suppress(OSError):  # if the keeper is gone, so will be the new worker's other end
-            self._keeper.send(("fork", member.number), [its.fileno(), tickets])
+        """Have a worker forked. What is sent to it before it is there waits in its socket.
+
+        Raises
+        ------
+        OSError
+            If there is no room for its descriptors.
+        """
+        with contextlib.ExitStack() as failed:
+            tickets = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            failed.callback(os.close, tickets)
+            ours, its = channel.pair()
+            failed.callback(ours.close)
+            ours.setblocking(False)
+            self._numbers += 1
+            member = Member(self._numbers, Channel(ours), tickets)
+            with its:
+                self._tell_keeper("fork", member.number, [its.fileno(), tickets])
+            failed.pop_all()
         self.members[member.number] = member
         self._pump.watch(member.channel.fileno(), lambda events: self._read(member, events))
         return member
@@ -119,14 +133,16 @@ class Processes:
         except ConnectionError:
             # Its end will be read soon.
             pass
-        except OSError:
-            # No descriptors or memory are left for the message, and the worker would wait for it.
+        except BaseException as error:
+            # No descriptors or memory are left for the message, or an interrupt came: the worker would wait for it.
             self.kill(member)
+            if not isinstance(error, OSError):
+                raise
 
     def kill(self, member: Member) -> None:
         """End a worker and what it has started."""
         with contextlib.suppress(OSError):
-            self._keeper.send(("kill", member.number))
+            self._tell_keeper("kill", member.number)
 
     def remove(self, member: Member) -> None:
         """Let go of a worker that has died, but for its tickets."""
@@ -136,12 +152,14 @@ class Processes:
         member.channel.close()
 
     def close(self) -> None:
-        """End all of them, and wait until the keeper has. The pump has to be closed."""
+        """End all of them, if they were ever started, and wait until the keeper has. The pump has to be closed."""
+        if self._process is None:
+            return
         self._keeper.close()
         for member in self.members.values():
             member.gone = True
             member.channel.close()
-        self._wait_for_keeper()
+        self._wait_for_keeper(self._process)
 
     def forget(self) -> None:
         """Close every descriptor, in a forked child: the processes end with their owner, whoever else there is."""
@@ -150,19 +168,33 @@ class Processes:
             member.channel.close()
             os.close(member.tickets)
         # It is not the child's to wait for.
-        self._process.returncode = 0
+        self._process.returncode = 0  # type: ignore[union-attr]
 
-    def _wait_for_keeper(self) -> None:
+    def _tell_keeper(self, op: str, number: int, fds: Sequence[int] = ()) -> None:
+        with contextlib.suppress(ConnectionError):  # it is gone, and its workers end with it
+            self._keeper.send((op, number), fds)
+            if self._keeper.unsent:
+                self._pump.watch_writing(self._keeper.fileno(), True)
+
+    def _wait_for_keeper(self, process: "subprocess.Popen[bytes]") -> None:
         try:
-            self._process.wait(_PATIENCE)
+            process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            process.kill()
+            try:
+                process.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                warnings.warn(
+                    f"process {process.pid}, which kept the workers of a client, was killed {_PATIENCE:.0f} seconds "
+                    f"ago and has not ended: the system does not let go of it (/proc/{process.pid}/stack says where)",
+                    ResourceWarning,
+                    stacklevel=2,
+                )
 
     def _read(self, member: Member, events: int) -> None:
         """Hear what a worker has sent, as far as it has something to say."""
         if events & select.EPOLLOUT:
-            self._flush(member)
+            self._flush(member.channel)
         for _ in range(_AT_ONCE):
             if not self._read_one(member) or member.work is None:
                 return
@@ -193,15 +225,17 @@ class Processes:
             sys.excepthook(type(error), error, error.__traceback__)
         return True
 
-    def _flush(self, member: Member) -> None:
+    def _flush(self, channel: Channel) -> None:
         with contextlib.suppress(OSError):  # it is dead; its end will be read soon
-            if member.channel.flush():
-                self._pump.watch_writing(member.channel.fileno(), False)
+            if channel.flush():
+                self._pump.watch_writing(channel.fileno(), False)
                 # Another thread may have had to leave something meanwhile.
-                if member.channel.unsent:
-                    self._pump.watch_writing(member.channel.fileno(), True)
+                if channel.unsent:
+                    self._pump.watch_writing(channel.fileno(), True)
 
-    def _read_keeper(self, _: int) -> None:
+    def _read_keeper(self, events: int) -> None:
+        if events & select.EPOLLOUT:
+            self._flush(self._keeper)
         try:
             (op, number, what), _fds = self._keeper.receive()
         except BlockingIOError:
@@ -224,7 +258,8 @@ class Processes:
         # Its workers end with it.
         self._pump.unwatch(self._keeper.fileno())
         self._keeper.close()
-        self._wait_for_keeper()
+        assert self._process is not None
+        self._wait_for_keeper(self._process)
         members = list(self.members.values())
         for member in members:
             self._read_all(member)

@@ -169,8 +169,9 @@ class Pump:
     def _read(self, me: int, timeout: float | None) -> None:
         """Read and serve once. The lock must be held; it is not while this reads."""
         outer, self._reader = self._reader, me
-        self.lock.release()
         try:
+            # An interrupt may come as soon as this is done.
+            self.lock.release()
             for fd, events in self._epoll.poll(timeout):
                 serve = self._served.get(fd)
                 if serve is not None and not self._closed:

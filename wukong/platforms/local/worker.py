@@ -111,7 +111,7 @@ class Worker:
         while True:
             try:
                 message, fds = self._pushed.popleft() if self._pushed else self._channel.receive()
-            except (EOFError, OSError):
+            except EOFError:
                 return
             self._at_work = True
             reply, fds_back = self._op(message[0])(self, fds, *message[1:])
@@ -123,8 +123,8 @@ class Worker:
             del message, reply
 
     def interrupted(self, *_: object) -> None:
-        """Take an interrupt as Python does, but only while a task may run: between tasks it could lose a message."""
-        if self._at_work:
+        """Take an interrupt as Python does, but only while a task may run: elsewhere it could lose a message."""
+        if self._at_work and not self._asking.locked():
             raise KeyboardInterrupt
 
     def forget(self) -> None:

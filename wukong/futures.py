@@ -7,7 +7,6 @@ the same; only `cancel` stops it.
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
-from functools import partial
 from threading import Lock
 from time import monotonic
 from typing import Any, NamedTuple, NoReturn, Self
@@ -131,7 +130,9 @@ class Future(TaskRef):  # type: ignore[misc]
         call = self.call
         what = f", type: {type(call.value).__qualname__}" if call.state == FINISHED and call.has_value else ""
         if call.state == FAILED and (error := outcome(call)) is not None:
-            what = f", {type(error).__qualname__}: {error}"
+            what = f", {type(error).__qualname__}"
+            with suppress(Exception):  # a broken one of somebody's own
+                what += f": {error}"
         return f"<Future: {self.status}{what}, key: {self.key}>"
 
     def _repr_html_(self) -> str:
@@ -242,7 +243,7 @@ class as_completed:  # noqa: N801 - used like the function of this name elsewher
         self._lock = Lock()
         self._pending: dict[Call, list[Future]] = {}
         self._arrived: deque[Future] = deque()
-        self._waiting: list[Callable[[], Any]] = []
+        self._waiting: list[Callable[[Call], Any]] = []
         self.update(futures)
 
     def add(self, future: Future) -> None:
@@ -307,7 +308,7 @@ class as_completed:  # noqa: N801 - used like the function of this name elsewher
             if not self._pending:
                 raise StopAsyncIteration
             event.clear()
-            if self._call(partial(loop.call_soon_threadsafe, event.set)):
+            if self._call(lambda _: loop.call_soon_threadsafe(event.set)):
                 try:
                     await wait_for(event.wait(), remaining(self._deadline))
                 except TimeoutError:
@@ -321,9 +322,9 @@ class as_completed:  # noqa: N801 - used like the function of this name elsewher
         for wake in waiting:
             # A loop of asyncio that has been closed meanwhile waits for nothing.
             with suppress(RuntimeError):
-                wake()
+                wake(call)
 
-    def _call(self, wake: Callable[[], Any]) -> bool:
+    def _call(self, wake: Callable[[Call], Any]) -> bool:
         """Have `wake` called when the next one is done; return False if one is already."""
         with self._lock:
             if not self._arrived:

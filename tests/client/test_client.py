@@ -271,6 +271,49 @@ def test_submitted_calls_take_futures_anywhere_in_their_arguments(client):
     assert found == (([1, (2, {1})],), {"k": {"x": [2]}})
 
 
+def test_futures_of_another_client_may_be_given_while_they_run(client):
+    opened = threading.Event()
+    with wukong.Client(workers=1, set_as_default=False) as other:
+        try:
+            late, lost, gone = other.submit(opened.wait, 20), other.submit(fail, OSError("mine")), other.submit(int)
+            number, sad, cancelled = client.submit(int, late), client.submit(int, lost), client.submit(int, gone)
+            other.cancel(gone)
+        finally:
+            opened.set()
+        assert number.result(20) == 1
+        assert type(sad.exception(20)) is OSError
+        assert cancelled.cancelled()
+        never = client.submit(int, other.submit(threading.Event().wait, 0.2))
+    with pytest.raises(FutureCancelled):
+        never.result(20)
+
+
+def test_futures_of_several_clients_are_waited_for_together(client):
+    opened = threading.Event()
+    with wukong.Client(workers=1, set_as_default=False) as other:
+        futures = [client.submit(opened.wait, 20), other.submit(opened.wait, 20), other.submit(int)]
+        with other._engine.lock:  # guards what is waited for there
+            waiting = threading.Thread(target=client.gather, args=(futures,))
+            waiting.start()
+            assert not any(future.call.callbacks for future in futures[1:])
+        opened.set()
+        waiting.join(20)
+        assert not waiting.is_alive()
+        assert len(wukong.wait(futures).done) == len(list(wukong.as_completed(futures))) == 3
+
+
+def test_priorities_and_retries_are_numbers(client):
+    for use in (
+        client.submit,
+        lambda *_, **how: client.map(int, [1], **how),
+        lambda *_, **how: client.compute(delayed(int)(), **how),
+    ):
+        with pytest.raises(ConfigError, match="retries='2' is not allowed; use a whole number"):
+            use(int, retries="2")
+        with pytest.raises(ConfigError, match="priority='high'"):
+            use(int, priority="high")
+
+
 def test_map_takes_several_iterables_futures_and_keywords(client):
     assert client.gather(client.map(operator.add, [1, 2, 3], [10, 20])) == [11, 22]
     futures = client.map(lambda x, y, base: x + y + base, client.map(int, "12"), [5, 6], base=100)

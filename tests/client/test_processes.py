@@ -115,6 +115,17 @@ def test_errors_that_let_nothing_be_set_cost_no_worker(client):
         client.submit(fail_frozen, 3).result()
 
 
+def test_futures_of_several_clients_are_waited_for_together(client, gate):
+    path, held = gate
+    with wukong.Client(workers=1, granules="processes", set_as_default=False) as other:
+        futures = [other.submit(os.getpid), *held]
+        threading.Timer(0.1, path.touch).start()
+        assert len(set(client.gather(futures))) == 3
+        pairs = [client.submit(os.getpid), other.submit(time.sleep, 0.1)]
+        assert len(wukong.wait(pairs, timeout=30).done) == 2
+        assert list(wukong.as_completed([client.submit(time.sleep, 0.05), other.submit(time.sleep, 0.1)], timeout=30))
+
+
 def test_what_cannot_travel_is_named(client):
     assert isinstance(client.submit(len, threading.Lock()).exception(), CannotTravel)
     assert isinstance(client.submit(threading.Lock).exception(), CannotTravel | TaskFailed)

@@ -27,6 +27,7 @@ from wukong.scheduler.dask.collections import (
     traversed,
 )
 from wukong.scheduler.dask.graphs import flatten, merge
+from wukong.scheduler.futures.call import check_numbers
 from wukong.scheduler.futures.containers import SEVERAL
 from wukong.scheduler.futures.engine import Engine
 from wukong.sizes import parse_bytes
@@ -50,6 +51,7 @@ class Client(Submitting):
     memory_limit : int or str, optional
         Bytes, or such as ``"4GB"``, that values which processes share may have in memory; what is beyond goes to disk.
         Six tenths of what this process may use if None.
+        It is also what annotated tasks at work may need together; all that this process may use if None.
     set_as_default : bool
         Whether Dask is to compute with it, and `wukong.get_client` to find it.
     asynchronous : bool
@@ -199,6 +201,7 @@ class Client(Submitting):
         self, graph: Any, keys: list[Any], priority: float, retries: int, options: dict[str, Any]
     ) -> dict[Any, Future]:
         """Have a graph computed in the background and return a future for each key."""
+        check_numbers(priority, retries)
         job = submit_job(self._engine, graph, keys, options, priority, retries, weakref.WeakMethod(self._ran))
         return {key: Future(call) for key, call in job.items()}
 

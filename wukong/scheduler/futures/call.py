@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from contextvars import Context
 from itertools import count
+from numbers import Integral, Real
 from operator import is_
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
-from wukong.errors import JobCancelled
+from wukong.errors import ConfigError, JobCancelled
 
 if TYPE_CHECKING:
     from wukong.scheduler.futures.engine import Engine
@@ -27,6 +28,23 @@ _numbers = count()
 
 class FutureCancelled(CancelledError, JobCancelled):  # noqa: N818 - as the others of its tree
     """The call of a future, or one that it needs, was cancelled."""
+
+
+def check_numbers(priority: Any, retries: Any) -> None:
+    """Raise if these cannot be a priority and a number of retries.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if type(priority) is int and type(retries) is int:  # as nearly always
+        return
+    for name, given, kind, what in (
+        ("priority", priority, Real, "number"),
+        ("retries", retries, Integral, "whole number"),
+    ):
+        if not isinstance(given, kind):
+            raise ConfigError(f"{name}={given!r} is not allowed; use a {what}")
 
 
 class Input:
@@ -126,6 +144,7 @@ class Call:
         need: int = 0,
         part: int = 0,
     ) -> None:
+        check_numbers(priority, retries)
         self.engine = engine
         self.key = key
         self.function = function

@@ -5,6 +5,7 @@ One lock guards every call that is not done.
 
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from threading import Lock, current_thread, main_thread
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet, WeakValueDictionary
@@ -23,6 +24,7 @@ from wukong.scheduler.futures.call import (
     Call,
 )
 from wukong.scheduler.futures.lanes import Lane, Turn, here
+from wukong.scheduler.futures.outcome import outcome
 from wukong.scheduler.futures.processes import Processes
 from wukong.scheduler.futures.waiting import Signal, Waiting
 from wukong.scheduler.left import Left
@@ -103,6 +105,12 @@ class Engine(Waiting):
         ClientClosed
         """
         done: list[Call] = []
+        calls = list(calls)
+        for call in calls:
+            for read in call.inputs:
+                if read.engine is not self and not read.done:
+                    call.inputs = [self._stand_in(read) for read in call.inputs]
+                    break
         if turn is None:
             turn = self.loose if here.call is None or here.call.engine is not self else here.call.turn
         with self.lock:
@@ -123,6 +131,32 @@ class Engine(Waiting):
                         self._ready(call, done)
             self._spread(done)
         self._tell(done)
+
+    def _stand_in(self, call: Call) -> Call:
+        """Return a call of this engine that ends as one of another does; that itself if it is of this one or done."""
+        if call.engine is self or call.done:
+            return call
+        mine = Call(self, call.key, None)
+        mine.lane = self.threads
+        with self.lock:
+            self.check()
+            self.undone.add(mine)
+        call.engine.watch(call, partial(self._follow, mine))
+        return mine
+
+    def _follow(self, mine: Call, call: Call) -> None:
+        if call.state == CANCELLED:
+            self.cancel([mine])
+            return
+        try:
+            error = outcome(call)
+            value = call.engine.open(call) if error is None else None
+        except Exception as lost:  # its client was closed
+            error = lost
+        if error is None:
+            self.finished(mine, value)
+        else:
+            self.failed(mine, error)
 
     def give(self, key: Any, value: Any) -> Call:
         """Return a call that is done: a value under a name."""
@@ -284,9 +318,14 @@ class Engine(Waiting):
         self._tell(done)
         return spared
 
+    def wake(self) -> None:
+        """Have those who read from processes of this engine look whether they still wait."""
+        self.processes.wake()
+
     def await_signal(self, signal: Signal, timeout: float | None) -> bool:
         """Wait for a signal, or so many seconds, and read what comes from processes meanwhile."""
         if self.processes.started:
+            signal.reader = self
             return self.processes.pack().wait(lambda: signal.given, timeout)
         return super().await_signal(signal, timeout)
 

@@ -141,7 +141,12 @@ class Processes:
 
     def look(self) -> None:
         """Let those who wait look again, unless this thread is the one that reads for them."""
-        if self._pack is not None and not here.reading:
+        if not here.reading:
+            self.wake()
+
+    def wake(self) -> None:
+        """Let those who wait look again."""
+        if self._pack is not None:
             self._pack.wake()
 
     def seal(self, call: Call) -> Any:

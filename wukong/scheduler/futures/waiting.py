@@ -20,19 +20,29 @@ _DEEPEST = 16
 
 
 class Signal:
-    """Something that one thread waits for and any other may give, once."""
+    """Something that one thread waits for and any other may give, once.
 
-    __slots__ = ("_lock", "given")
+    Attributes
+    ----------
+    reader : Waiting or None
+        Whose processes the waiting thread reads from meanwhile.
+    """
+
+    __slots__ = ("_lock", "given", "reader")
 
     def __init__(self) -> None:
         self.given = False
+        self.reader: Waiting | None = None
         self._lock = Lock()
         self._lock.acquire()
 
-    def give(self) -> None:
-        """Let the waiting thread go on."""
+    def give(self, call: Call) -> None:
+        """Let the waiting thread go on, since this call is done."""
         self.given = True
         self._lock.release()
+        # Those who end a call of its own see to this thread.
+        if self.reader is not None and self.reader is not call.engine:
+            self.reader.wake()
 
     def wait(self, timeout: float | None) -> bool:
         """Wait so many seconds, or until it is given; return whether it is."""
@@ -125,7 +135,7 @@ class Waiting:
                 count = 0 if failing and count > 0 and call.state != FINISHED else count - 1
                 if count:
                     return
-            signal.give()
+            signal.give(call)
 
         for call in left:
             self.watch(call, tick)
@@ -145,6 +155,9 @@ class Waiting:
         with aside():
             return self.await_signal(signal, timeout)
 
+    def wake(self) -> None:
+        """Have those who read from processes of this engine look whether they still wait."""
+
     def await_signal(self, signal: Signal, timeout: float | None) -> bool:
         """Wait for a signal, or so many seconds."""
         return signal.wait(timeout)
@@ -152,7 +165,7 @@ class Waiting:
     def watch(self, call: Call, callback: Callable[[Call], None]) -> None:
         """Have `callback(call)` called when a call is done: by whoever ends it, or, if it is done, right here."""
         if not call.done:
-            with self.lock:
+            with call.engine.lock:
                 if not call.done:
                     call.callbacks.append(callback)
                     return
@@ -160,8 +173,8 @@ class Waiting:
 
     def ignore(self, calls: Iterable[Call], callback: Callable[[Call], None]) -> None:
         """Undo `watch`."""
-        with self.lock:
-            for call in calls:
+        for call in calls:
+            with call.engine.lock:
                 if callback in call.callbacks:
                     call.callbacks.remove(callback)
 
@@ -175,7 +188,7 @@ class Waiting:
         seen: set[Call] = set()
         while needed:
             call = needed[-1]
-            if call.state == READY and call.lane.lends_itself:
+            if call.state == READY and call.engine is self and call.lane.lends_itself:
                 self._run_here(call)
             elif call.state == WAITING and call not in seen:
                 seen.add(call)

@@ -14,12 +14,6 @@ pytestmark = [pytest.mark.timeout(90), pytest.mark.skipif(not shares, reason="no
 
 
 @pytest.fixture
-def client():
-    with wukong.Client(workers=2) as client:
-        yield client
-
-
-@pytest.fixture
 def guilty(monkeypatch):
     """Every function is known to hold the interpreter; the naps that find out are tested elsewhere."""
     monkeypatch.setattr(adaptive.verdicts, "holds", lambda _: True)

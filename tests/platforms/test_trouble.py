@@ -13,7 +13,7 @@ import types
 import numpy as np
 import pytest
 
-from tests.platforms.packs import PATIENCE, Started, is_alive, until
+from tests.platforms.packs import PATIENCE, Started, until
 from wukong.errors import ClientClosed, TaskFailed, WorkerLost
 from wukong.platforms.local.calls import Input
 from wukong.platforms.local.pack import Pack
@@ -36,7 +36,7 @@ def test_what_the_keeper_has_no_room_for_waits_and_arrives():
             started.pack.kill(*started.pack._processes.members.values())
         finally:
             os.kill(keeper, signal.SIGCONT)
-        until(lambda: not is_alive(pid), "the end of the worker")
+        until(lambda: pid not in started.pack.pids, "the end of the worker")
         assert started.run(len, "ab") == 2
 
 

@@ -2,8 +2,8 @@
 
 A function moves to processes if it holds the interpreter (`wukong.platforms.local.verdicts`), nothing that it would
 leave behind could be missed (`wukong.purity`), it can travel, a task of it lasts longer than shipping what it needs,
-and, if no processes are there yet, enough of its tasks are left to pay for starting them. What was found out of a
-function holds for later jobs, too.
+and, if no processes are there yet, starting them is paid for by what they save, or would have saved earlier jobs. What
+was found out of a function holds for later jobs, too.
 """
 
 from collections import Counter
@@ -29,6 +29,8 @@ _MOST: Final = 500
 verdicts = Verdicts()
 #: How long a task of these functions lasted when it last ran, in seconds.
 _lasted: dict[Hashable, float] = {}
+#: Seconds that processes would have saved jobs so far, had they been there.
+_missed = [0.0]
 
 
 def name_of(functions: Iterable[Any]) -> Hashable:
@@ -101,6 +103,7 @@ class Sorting:
         self._move_in = move_in
         self._names: dict[int, Hashable] = {}
         self._left: Counter[int] | None = None
+        self._missed: dict[int, float] = {}
 
     def name(self, kind: int) -> Hashable:
         """Return what stands for the functions of a kind."""
@@ -149,8 +152,17 @@ class Sorting:
                 self.reasons[kind] = f"threads: it holds the interpreter, but there are no processes: {error}"
                 self._placement.move_back(kind)
 
+    def accuse(self, name: Hashable) -> None:
+        """Note that tasks of a kind were seen to keep each other waiting; decide again if that is enough."""
+        if verdicts.accuse(name):
+            for kind, known in list(self._names.items()):
+                if known == name:
+                    self.reasons.pop(kind, None)
+                    self.sort(kind)
+
     def remember(self) -> None:
-        """Keep for later jobs how long tasks lasted."""
+        """Keep for later jobs how long tasks lasted, and what processes would have saved."""
+        _missed[0] = 0.0 if self._started() else _missed[0] + sum(self._missed.values())
         for kind, seconds in self._job.estimates.known().items():
             if kind in self._names:
                 _lasted[self._names[kind]] = seconds
@@ -170,13 +182,17 @@ class Sorting:
         return _lasted.get(self.name(kind)) if known is None else known
 
     def _pays(self, kind: int, lasts: float) -> bool:
-        """Whether what processes save is more than starting them costs, if they are not there."""
+        """Whether what processes save is more than starting them costs, if they are not there.
+
+        What they would have saved earlier jobs counts, too: so whoever computes the same again and again has lost no
+        more than that, once, when they are started, nor has who never comes back.
+        """
         if self._started():
             return True
         if self._left is None:
             self._left = Counter(self._plan.columns.program)
-        saved = self._left[kind] * lasts * (1 - 1 / self._workers)
-        return saved > PROCESSES.start
+        self._missed[kind] = self._left[kind] * lasts * (1 - 1 / self._workers)
+        return sum(self._missed.values()) + _missed[0] > PROCESSES.start
 
     def _functions(self, kind: int) -> list[Any]:
         columns = self._plan.columns

@@ -12,6 +12,7 @@ from wukong.plan.reading import Plan
 from wukong.platforms.local import threads
 from wukong.platforms.local.admission import Admission
 from wukong.platforms.local.board import Posted
+from wukong.platforms.local.contention import Contention
 from wukong.platforms.local.pack import Pack
 from wukong.platforms.local.placement import ByKind, InProcesses, Placement
 from wukong.scheduler.adaptive import Sorting, verdicts
@@ -69,6 +70,7 @@ class Company:
         self._pack: Pack | None = None
         # Whoever looks may let processes in while the job ends.
         self._changing = threading.Lock()
+        self._contention = Contention()
         self._ended = False
         self._job: Job
         self._url: str | None = None
@@ -141,6 +143,9 @@ class Company:
             if self._ended:
                 return False
             before = posted.placement.note.version
+            contended = self._contention.look({who: sorting.name(kind(task)) for who, task in at_work.copy().items()})
+            if contended is not None:
+                sorting.accuse(contended)
             for task in list(at_work.values()):
                 if task not in posted.placement.pinned:
                     sorting.sort(kind(task))

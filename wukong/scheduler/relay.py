@@ -17,8 +17,8 @@ from wukong.errors import JobStalled
 from wukong.events import Observer, Run
 from wukong.executor.alone import Taken, Walk
 from wukong.platforms.local.admission import Admission
+from wukong.platforms.local.clock import ThreadClock
 from wukong.scheduler.adaptive import lasted
-from wukong.scheduler.clock import ThreadClock
 from wukong.scheduler.company import Packs
 from wukong.scheduler.compiled import Compiled
 from wukong.scheduler.dask.graphs import shares_memory

@@ -10,6 +10,8 @@ the thread that has the interpreter (then the process used little processor time
     nap = Nap(pause); ...wait...      the same for a thread that waits for its own reasons
     verdicts.saw(at_work, nap.end())
 
+A function that holds the interpreter for moments only, one after the other, makes no nap late; `contention` sees it.
+
 A late nap counts only if a single suspect was at work: one that is not known to be innocent, beside none that is known
 to be guilty. So a sleeping task beside a loop is never judged by it. `granules="auto"` begins alone in the client,
 where every nap can be attributed.
@@ -22,7 +24,7 @@ beside two foreign loops each gets 0.36 of a processor, the process 0.73; of two
 import os
 import sys
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable
 from contextlib import suppress
 from time import perf_counter, process_time, sleep
@@ -94,6 +96,7 @@ class Verdicts:
         #: Late naps, and for how long those who took them waited for a processor meanwhile.
         self._late: dict[Hashable, list[float]] = {}
         self._waited: defaultdict[Hashable, float] = defaultdict(float)
+        self._accused: Counter[Hashable] = Counter()
         self._lock = threading.Lock()
 
     def holds(self, kind: Hashable) -> bool | None:
@@ -103,6 +106,15 @@ class Verdicts:
     def asks(self, kinds: Collection[Hashable]) -> bool:
         """Whether any of these kinds is not known yet, so that a nap may tell something."""
         return any(kind not in self._known for kind in kinds)
+
+    def accuse(self, kind: Hashable) -> bool:
+        """Note that tasks of this kind keep each other waiting, though no nap is late; return if that is decisive."""
+        with self._lock:
+            self._accused[kind] += 1
+            if self._known.get(kind) or self._accused[kind] < _ENOUGH:
+                return False
+            self._known[kind] = True
+            return True
 
     def saw(self, at_work: Collection[Hashable], seen: Seen | None) -> None:
         """Note a nap.

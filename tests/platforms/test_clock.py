@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from wukong.scheduler.clock import ThreadClock
+from wukong.platforms.local.clock import ThreadClock
 
 linux = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="only Linux tells how often a thread is preempted"

@@ -12,6 +12,8 @@
     +-- StoreError
     |   +-- StoreUnavailable (ConnectionError)   nobody answers, or the connection was lost
     |   +-- ServerNotFound (FileNotFoundError)   no server binary for the embedded store
+    |   +-- StoreFull                            the server has no room in its memory, or on its disk
+    |   +-- StoreForgot                          the store has lost what was in it, and again when it was put back
     |   +-- ValueTooLarge (ValueError)           a value exceeds what the store can take
     |   +-- MemoryLimitReached (MemoryError)     neither memory nor disk has room for a value
     |   +-- FrameError (ValueError)              stored bytes are foreign, truncated or of another version
@@ -78,6 +80,14 @@ class StoreUnavailable(StoreError, ConnectionError):
 
 class ServerNotFound(StoreError, FileNotFoundError):
     """There is no server binary for the embedded store; the message says where it was looked for."""
+
+
+class StoreFull(StoreError):
+    """The server has no room in its memory, or on its disk; the message gives the figures."""
+
+
+class StoreForgot(StoreError):
+    """The store has lost what was in it, more often than a job is opened again; the message says what."""
 
 
 class ValueTooLarge(StoreError, ValueError):

@@ -53,7 +53,8 @@ def server() -> Iterator[EmbeddedServer]:
     """A server of one test, to be ended by it."""
     with EmbeddedServer() as server:
         yield server
-        stores._links.pop(server.url, None)
+        for url in [url for url in stores._links if url.startswith(server.url)]:
+            stores._links.pop(url)
 
 
 def process_of(url: str) -> int:
@@ -71,17 +72,18 @@ def test_a_server_that_dies_in_the_middle_ends_the_job(server: EmbeddedServer, w
     process = process_of(server.url)
     graph = {**GRAPH, "c": (lambda x: os.kill(process, signal.SIGKILL) or x, "a")}
     with pytest.raises(StoreUnavailable, match=server.url):
-        wukong.get(graph, "d", store=server.url, workers=workers)
+        wukong.get(graph, "d", store=server.url + "?away=0.5", workers=workers)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_server_that_no_longer_answers_ends_the_job(server: EmbeddedServer, workers: int) -> None:
     process = process_of(server.url)
-    stores._links[server.url] = connect(server.url, timeout=0.5), LOCAL_SERVER
+    url = server.url + "?timeout=0.5&away=0"
+    stores._links[url] = connect(url), LOCAL_SERVER
     graph = {**GRAPH, "c": (lambda x: os.kill(process, signal.SIGSTOP) or x, "a")}
     try:
         with pytest.raises(StoreUnavailable, match="gave no answer"):
-            wukong.get(graph, "d", store=server.url, workers=workers)
+            wukong.get(graph, "d", store=url, workers=workers)
     finally:
         os.kill(process, signal.SIGCONT)
 
@@ -105,10 +107,11 @@ def test_an_embedded_server_that_died_is_started_again() -> None:
 
 @pytest.mark.soak
 def test_a_node_of_a_cluster_that_dies_ends_the_job() -> None:
-    with servers.cluster_of_three() as url:
+    with servers.cluster_of_three() as plain:
+        url = plain + "?away=2"
 
         def end_one(x: int) -> int:
-            link = Link(parse(url.replace("redis+cluster", "redis")))
+            link = Link(parse(plain.replace("redis+cluster", "redis")))
             with contextlib.suppress(Exception):
                 link.call(b"", b"SHUTDOWN", b"NOSAVE")
             return x
@@ -143,8 +146,9 @@ def test_the_first_error_is_told_even_if_the_store_is_gone_when_the_job_is_clear
         os.kill(process, signal.SIGKILL)
         raise ArithmeticError("first")
 
+    url = server.url + "?away=0.5"
     with pytest.raises(ArithmeticError, match="first"):
-        wukong.get({**GRAPH, "c": (fail, "a")}, "d", store=server.url, workers=1, granules="inline")
+        wukong.get({**GRAPH, "c": (fail, "a")}, "d", store=url, workers=1, granules="inline")
 
 
 # --- what cannot travel -----------------------------------------------------------------------------------------------

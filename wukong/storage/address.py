@@ -32,6 +32,10 @@ class Address:
         Empty for none.
     db : int
         Number of the database.
+    timeout : float
+        Seconds the server may take to answer.
+    away : float
+        Seconds that it may be gone, once it has answered, while it restarts or fails over: requests are sent again.
     """
 
     nodes: tuple[tuple[str, int], ...]
@@ -42,6 +46,8 @@ class Address:
     db: int = 0
     verify: bool = True
     authorities: str | None = None
+    timeout: float = 10.0
+    away: float = 30.0
 
     def __str__(self) -> str:
         """Return the URL without credentials, for messages."""
@@ -54,7 +60,8 @@ class Address:
 def parse(url: str) -> Address:
     """Parse a store URL.
 
-    Options after ``?``: ``db``, and for TLS ``ssl_ca_certs`` (a file of certificates) and ``ssl_cert_reqs=none``.
+    Options after ``?``: ``db``, ``timeout`` and ``away`` (see `Address`), and for TLS ``ssl_ca_certs`` (a file of
+    certificates) and ``ssl_cert_reqs=none``.
 
     Raises
     ------
@@ -84,6 +91,8 @@ def parse(url: str) -> Address:
             int(db),
             options.pop("ssl_cert_reqs", "required") != "none",
             options.pop("ssl_ca_certs", None),
+            _seconds(options, "timeout"),
+            _seconds(options, "away"),
         )
         if options or (len(nodes) > 1 and not kind):
             raise ValueError(
@@ -101,6 +110,13 @@ def redacted(url: str) -> str:
     """Return `url` without what stands between ``//`` and ``@``, and without options."""
     scheme, slashes, rest = url.split("?", 1)[0].partition("//")
     return scheme + slashes + rest.rsplit("@", 1)[-1]
+
+
+def _seconds(options: dict[str, str], name: str) -> float:
+    seconds = float(options.pop(name, getattr(Address, name)))
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(f"{name} is a number of seconds")
+    return seconds
 
 
 def _node(text: str) -> tuple[str, int]:

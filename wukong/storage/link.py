@@ -3,8 +3,9 @@
     call(key, ...) -> the node that has key's slot -> this thread's connection to it
 
 A cluster is learnt from its own answers: a request goes to any node, which says ``MOVED slot host:port`` if another has
-the key, and that is remembered. A request whose answer was lost is sent once more over a new connection; that is safe
-for the stores here, whose requests carry a nonce and a sequence number or may be repeated.
+the key, and that is remembered. A request whose answer was lost is sent again over a new connection; that is safe for
+the stores here, whose requests carry a nonce and a sequence number or may be repeated. A store that has answered
+before may be away for some seconds, while it is started again or another node takes its place; then requests wait.
 """
 
 import hashlib
@@ -14,17 +15,25 @@ import time
 import weakref
 from binascii import crc_hqx
 from collections.abc import Sequence
+from contextlib import suppress
 from copy import copy
+from math import inf
+from time import monotonic
 from typing import Any, Self
 
-from wukong.errors import StoreError, StoreUnavailable
+from wukong.errors import StoreError, StoreFull, StoreUnavailable
 from wukong.storage.address import Address
 from wukong.storage.counters import Counters
 from wukong.storage.resp import Argument, Buffer, Connection, ReplyError, command
 
 Node = tuple[str, int]
 
-_ATTEMPTS = 8  # redirections and waits of one request to a cluster: about 3 s while a slot is nobody's
+_REDIRECTIONS = 8  # of one request to a cluster, before it waits
+_PAUSE, _LONGEST_PAUSE = 0.01, 0.25  # seconds between two tries
+#: Codes of errors that go away: a server starts, a cluster settles, a primary has become a replica.
+_PASSING = frozenset(("LOADING", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "BUSY", "READONLY"))
+_NO_ROOM = frozenset(("OOM", "MISCONF"))
+_CROWDED = "max number of clients"
 
 
 class Script:
@@ -53,6 +62,14 @@ class _Thread(threading.local):
         self.tally = [0, 0, 0]
 
 
+class _Outage:
+    """What is known of a store's presence, by all views of a link."""
+
+    def __init__(self) -> None:
+        self.answered = False
+        self.given_up = -inf  # when a request last waited in vain; until some time later none waits again
+
+
 class Link:
     """Requests to a server or cluster, from any thread, also of a forked child.
 
@@ -60,15 +77,14 @@ class Link:
     ----------
     address : Address
         Where.
-    timeout : float
-        Seconds a server may take to answer.
+    timeout : float, optional
+        Seconds a server may take to answer, if not what the address says.
     """
 
-    def __init__(self, address: Address, timeout: float = 10.0) -> None:
+    def __init__(self, address: Address, timeout: float | None = None) -> None:
         self.address = address
-        self._timeout = timeout
-        self._nodes = list(address.nodes)
-        self._slots: dict[int, Node] = {}
+        self._timeout = address.timeout if timeout is None else timeout
+        self._outage = _Outage()
         self._thread = _Thread()
         #: Of the link and of this view of it, by thread; a new thread goes on with that of one which had its number.
         self._tallies: tuple[dict[int, list[int]], ...] = ({},)
@@ -100,7 +116,9 @@ class Link:
         Raises
         ------
         StoreUnavailable
-            If no answer came.
+            If no answer came while the store may be away.
+        StoreFull
+            If it has no room.
         StoreError
             If the answer is an error.
         """
@@ -127,16 +145,54 @@ class Link:
         self._thread.connections.clear()
 
     def _exchange(self, key: bytes, commands: Sequence[list[Buffer]], patience: float) -> Any:
+        """Deliver commands; while the store is away, or not ready, again and again."""
+        outage, began, pause = self._outage, monotonic(), _PAUSE
+        patient = began > outage.given_up + self.address.away
+        while True:
+            try:
+                answer = self._deliver(key, commands, patience)
+            except (ReplyError, StoreUnavailable) as error:
+                left = began + self.address.away - monotonic()
+                if not self._passes(error):
+                    raise
+                if not patient or left <= 0:
+                    outage.given_up = monotonic()
+                    raise self._gone(error, commands, monotonic() - began) from error
+            else:
+                outage.answered = True
+                return answer
+            time.sleep(min(pause, left))
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _deliver(self, key: bytes, commands: Sequence[list[Buffer]], patience: float) -> Any:
+        """Send commands to the node that has `key`."""
         del key
         return self._ask(self.address.nodes[0], commands, patience)
+
+    def _passes(self, error: StoreError) -> bool:
+        """Whether what stands in a request's way may be over soon."""
+        if isinstance(error, ReplyError):
+            return error.code in _PASSING or _CROWDED in str(error)
+        return self._outage.answered and not isinstance(error.__cause__, ReplyError) and self._may_return()
+
+    def _may_return(self) -> bool:
+        host, port = self.address.nodes[0]
+        return bool(port) or os.path.isdir(os.path.dirname(host))  # that of an embedded server goes with it
+
+    def _gone(self, error: StoreError, commands: Sequence[list[Buffer]], seconds: float) -> StoreUnavailable:
+        name = bytes(commands[-1][0]).split(b"\r\n", 3)[2].decode(errors="replace")
+        if _CROWDED in str(error):
+            error = StoreError(f"it takes no more connections ({error}); raise its `maxclients`, or use fewer workers")
+        return StoreUnavailable(f"the store {self.address} gave no answer to {name} for {seconds:.1f} s: {error}")
 
     def _ask(self, node: Node, commands: Sequence[list[Buffer]], patience: float) -> Any:
         """Exchange with one node, over a new connection if the old one turns out to be dead."""
         thread = self._thread
         if thread.process != os.getpid():
             thread.connections, thread.process = {}, os.getpid()
-        for again in (True, False):
+        while True:
             connection = thread.connections.get(node)
+            new = connection is None
             if connection is None:
                 connection = Connection(self.address, node, self._timeout, thread.tally)
                 thread.connections[node] = connection
@@ -145,21 +201,34 @@ class Link:
             try:
                 return connection.call(*commands, patience=patience)
             except ReplyError as error:
-                if error.code != "OOM":
-                    raise
-                raise StoreError(
-                    f"the store {self.address} is full: {error} Give it more memory, or make fewer or smaller values"
-                ) from error
+                if error.code in _NO_ROOM:
+                    raise self._full(connection, error) from error
+                if error.code == "READONLY" or _CROWDED in str(error):
+                    self._drop(node, connection)
+                raise
             except BaseException as error:
-                thread.connections.pop(node, None)
-                connection.close()
+                self._drop(node, connection)
                 if not isinstance(error, OSError):
                     raise
-                if isinstance(error, TimeoutError) or not again:
+                if isinstance(error, TimeoutError) or new:
                     raise StoreUnavailable(f"the store {self.address} gave no answer: {error}") from error
             finally:
                 self._count(before)
-        raise AssertionError("unreachable")
+
+    def _drop(self, node: Node, connection: Connection) -> None:
+        self._thread.connections.pop(node, None)
+        connection.close()
+
+    def _full(self, connection: Connection, error: ReplyError) -> StoreFull:
+        used = limit = "unknown"
+        with suppress(OSError, StoreError):
+            lines = bytes(connection.call(command(b"INFO", b"memory"))).decode().splitlines()
+            figures = dict(line.split(":", 1) for line in lines if ":" in line)
+            used, limit = figures["used_memory"], figures["maxmemory"]
+        return StoreFull(
+            f"the store {self.address} is full: {error} It uses {used} bytes of {limit}. "
+            "Give it more memory or disk, or make fewer or smaller values; `wukong clean` removes what dead jobs left"
+        )
 
     def _count(self, before: tuple[int, ...]) -> None:
         """Add what this thread's connections have carried since."""
@@ -172,38 +241,36 @@ class Link:
 class ClusterLink(Link):
     """The same to a cluster, of which `address` names some nodes."""
 
-    def __init__(self, address: Address, timeout: float = 10.0) -> None:
+    def __init__(self, address: Address, timeout: float | None = None) -> None:
         super().__init__(address, timeout)
         self._nodes = list(address.nodes)
         self._slots: dict[int, Node] = {}
 
-    def _exchange(self, key: bytes, commands: Sequence[list[Buffer]], patience: float) -> Any:
+    def _deliver(self, key: bytes, commands: Sequence[list[Buffer]], patience: float) -> Any:
         slot = slot_of(key)
         node = self._slots.get(slot, self._nodes[0])
         asking: tuple[list[Buffer], ...] = ()
         reason: Exception | None = None
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(_REDIRECTIONS):
             try:
                 return self._ask(node, (*asking, *commands), patience)
             except ReplyError as error:
                 asking, reason = (), error
-                if error.code in ("MOVED", "ASK"):
-                    node = self._named(str(error).split()[2], node)
-                    if error.code == "MOVED":
-                        self._slots[slot] = node
-                    else:
-                        asking = (command(b"ASKING"),)
-                elif error.code in ("TRYAGAIN", "CLUSTERDOWN", "LOADING"):
-                    time.sleep(0.025 * 2**attempt)
-                else:
+                if error.code not in ("MOVED", "ASK"):
                     raise
+                node = self._named(str(error).split()[2], node)
+                if error.code == "MOVED":
+                    self._slots[slot] = node
+                else:
+                    asking = (command(b"ASKING"),)
             except StoreUnavailable as error:
                 # Another node may know who has the slot now.
                 asking, reason = (), error
                 self._slots.pop(slot, None)
                 others = [known for known in self._nodes if known != node]
-                if not others:
+                if not others or isinstance(error.__cause__, TimeoutError):
                     raise
+                self._nodes = [*others, node]
                 node = others[attempt % len(others)]
         raise StoreUnavailable(f"the cluster {self.address} did not settle on a node for slot {slot}") from reason
 

@@ -12,9 +12,12 @@ from wukong.storage.values.redis import RedisValueStore
 class EmbeddedLink(Link):
     """A link to a server started for it, which ends when the link is closed."""
 
-    def __init__(self, timeout: float = 10.0) -> None:
+    def __init__(self, timeout: float | None = None) -> None:
         self.server = EmbeddedServer()
         super().__init__(parse(self.server.url), timeout)
+
+    def _may_return(self) -> bool:
+        return not self.server.ended
 
     def close(self) -> None:
         """Close the connections and stop the server."""
@@ -22,7 +25,7 @@ class EmbeddedLink(Link):
         self.server.close()
 
 
-def connect(url: str | Address, timeout: float = 10.0) -> Link:
+def connect(url: str | Address, timeout: float | None = None) -> Link:
     """Return a link to the store at `url`; several stores can share it.
 
     Nothing is sent yet, except that ``embedded`` starts a server.
@@ -44,13 +47,13 @@ def open_control(
     url: str | Address,
     shards: int = 1,
     ttl: int = DAY,
-    timeout: float = 10.0,
+    timeout: float | None = None,
     clock: Callable[[], float] | None = None,
 ) -> RedisControlStore:
     """Return the control store at `url`; see `connect` and `RedisControlStore`."""
     return RedisControlStore(connect(url, timeout), shards, ttl, clock)
 
 
-def open_values(url: str | Address, job: str, ttl: int = DAY, timeout: float = 10.0) -> RedisValueStore:
+def open_values(url: str | Address, job: str, ttl: int = DAY, timeout: float | None = None) -> RedisValueStore:
     """Return the values of `job` in the store at `url`; see `connect` and `RedisValueStore`."""
     return RedisValueStore(connect(url, timeout), job, ttl)

@@ -1,7 +1,7 @@
 """A tiny job for the executor core: a graph written by hand, the reference store, and executors taken step by step."""
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from wukong.cost import Costs, Estimates
@@ -37,6 +37,7 @@ class Written:
         self.outputs = outputs
         self.sizes = sizes
         self._children = {task: [c for c in inputs if task in inputs[c]] for task in inputs}
+        self.only_once: set[int] = set()
 
     def loaded(self, task: int) -> bool:  # noqa: ARG002
         return True
@@ -61,6 +62,9 @@ class Written:
 
     def is_output(self, task: int) -> bool:
         return task in self.outputs
+
+    def once(self, task: int) -> bool:
+        return task in self.only_once
 
 
 class Tiny:
@@ -98,9 +102,9 @@ class Tiny:
             root = m.Outcome(m.CLIENT, 0, m.Value(m.STORED, 0), edges)
             self.shards[shard].apply(m.Arrive("client", 1, LEASE, (root,)), self.now)
 
-    def enter(self, name: str, *starts: int) -> "Walking":
+    def enter(self, name: str, *starts: int, granted: Sequence[m.Grant] | None = None) -> "Walking":
         """Enter an executor; it does nothing yet."""
-        return Walking(self, name, starts)
+        return Walking(self, name, starts, granted)
 
     def of(self, name: str, kind: type, what: Callable[[Any], Any] = lambda effect: effect) -> list[Any]:
         """Return what an executor asked for of one kind, in order."""
@@ -136,12 +140,12 @@ class Tiny:
 class Walking:
     """One executor, taken as far as a test wants it to go."""
 
-    def __init__(self, job: Tiny, name: str, starts: tuple[int, ...]) -> None:
+    def __init__(self, job: Tiny, name: str, starts: tuple[int, ...], granted: Sequence[m.Grant] | None = None) -> None:
         context = Context(
             job.plan, job.costs, job.estimates, job.pack, lambda _, body: body, lambda: job.busy, len(job.shards)
         )
         self.job, self.name = job, name
-        self._steps = Executor(name, context).walk(starts)
+        self._steps = Executor(name, context, granted).walk(starts)
         self.next: fx.Effect | None = self._steps.send(None)
 
     def until(self, wanted: Callable[[fx.Effect], bool]) -> "Walking":
@@ -163,7 +167,7 @@ class Walking:
         """Never go on; its lease has lapsed."""
         self._steps.close()
         self.next = None
-        self.job.now += 2 * LEASE
+        self.job.now += 16 * LEASE
 
     def step(self) -> None:
         """Carry out what it asks for next."""

@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from tests.executor.steps import COSTS, LARGE, SMALL, Tiny, Walking
+from tests.executor.steps import COSTS, LARGE, LEASE, SMALL, Tiny, Walking
 from wukong.errors import TaskLost
 from wukong.executor import effects as fx
 from wukong.protocol import messages as m
@@ -427,3 +427,60 @@ def test_an_executor_whose_starts_are_taken_asks_for_nothing_more() -> None:
     assert len(job.of("b", fx.Ask)) == 1
     first.end()
     assert results(job) == ["1(0())"]
+
+
+def test_the_lease_doubles_with_each_try_at_a_task() -> None:
+    job = Tiny({0: (), 1: (0,)})
+    for tries, name in enumerate("abc"):
+        job.enter(name, 0).until(runs(0))
+        deadline = job.shards[0].executors[name].deadline
+        assert deadline - job.now == LEASE * 2**tries
+        job.now = deadline
+        assert sweep(job) == []
+        job.now += 1
+        assert sweep(job) == [0]
+    job.enter("d", 0).end()
+    commit = next(ask.request for ask in job.of("d", fx.Ask) if isinstance(ask.request, m.Commit))
+    assert commit.lease == 8 * LEASE
+    assert len([ask for ask in job.of("d", fx.Ask) if isinstance(ask.request, m.Renew)]) == 1
+    assert results(job) == ["1(0())"]
+
+
+def test_an_executor_goes_on_from_what_was_claimed_in_its_name() -> None:
+    job = Tiny({0: (), 1: (), 2: (0, 1)})
+    job.enter("a", 0).end()
+    reply = job.shards[0].apply(m.Claim("b", 1, LEASE, ((1, ()),)), job.now)
+    job.enter("b", 1, granted=reply.body).end()
+    assert not any(isinstance(ask.request, m.Claim) for ask in job.of("b", fx.Ask))
+    assert results(job) == ["2(0(),1())"]
+
+
+def test_a_task_that_may_run_only_once_is_not_started_again() -> None:
+    job = Tiny({0: (), 1: (0,)})
+    job.plan.only_once.add(0)
+    job.enter("a", 0).until(runs(0)).die()
+    assert sweep(job) == [0]
+    last = job.enter("b", 0).until(lambda effect: isinstance(effect, fx.Fail))
+    assert isinstance(last.next, fx.Fail)
+    assert isinstance(last.next.error, TaskLost)
+    assert "only once" in str(last.next.error)
+    assert job.ran("b") == []
+
+
+def test_the_value_of_a_task_that_may_run_only_once_is_stored_before_anything_else_runs() -> None:
+    job = Tiny({0: (), 1: (0,), 2: ()}, {0: LARGE}, outputs=(1, 2))
+    job.plan.only_once.add(0)
+    job.enter("a", 0, 2).end()
+    assert job.order("a")[:3] == ["run 0", "put 0", "commit 0 stored"]
+
+
+def test_the_value_of_a_task_that_may_run_only_once_is_not_computed_again() -> None:
+    job = Tiny({0: (), 1: (0,)}, {0: LARGE})
+    job.plan.only_once.add(0)
+    job.enter("a", 0).until(runs(1)).die()
+    job.stored.clear()
+    assert sweep(job) == [1]
+    last = job.enter("b", 1).until(lambda effect: isinstance(effect, fx.Fail))
+    assert isinstance(last.next, fx.Fail)
+    assert isinstance(last.next.error, TaskLost)
+    assert job.ran("b") == []

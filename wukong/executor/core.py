@@ -8,6 +8,7 @@ left to whoever drives the generator (see `wukong.executor.effects`). It perform
 
 from collections.abc import Generator, Sequence
 from heapq import heappop, heappush
+from math import inf
 from typing import Any
 
 from wukong.errors import TaskLost
@@ -36,6 +37,8 @@ class Executor:
         Name minted at this entry; a retried invocation has another.
     context : Context
         The job and the place.
+    granted : sequence of Grant, optional
+        What whoever started it has claimed in its name, with its first request; it has to claim nothing itself then.
     """
 
     __slots__ = (
@@ -43,6 +46,7 @@ class Executor:
         "_committed",
         "_context",
         "_fresh",
+        "_granted",
         "_mine",
         "_outbox",
         "_plan",
@@ -54,8 +58,9 @@ class Executor:
         "tally",
     )
 
-    def __init__(self, nonce: str, context: Context) -> None:
+    def __init__(self, nonce: str, context: Context, granted: Sequence[m.Grant] | None = None) -> None:
         self.tally = Tally()
+        self._granted = granted
         self._context = context
         self._plan = context.plan
         self._mine: list[int] = []  # tasks to run, a heap: lowest number first is depth first
@@ -66,13 +71,19 @@ class Executor:
         self._outbox: list[Finished] = []
         self._fresh = 0.0  # seconds of work in the outbox
         self._shelf = Shelf()
-        self._session = Session(nonce, context.costs.lease, context.shards)
+        self._session = Session(nonce, context.costs.lease, context.shards, 0 if granted is None else 1)
         self._settler = Settler(context, self._session, self._shelf, self._attempts, self.tally)
 
     def walk(self, starts: Sequence[int]) -> Generator[fx.Effect, Any, Tally]:
         """Walk the static schedule from `starts` until nothing is left that is this executor's to do."""
         try:
-            yield from self._claim([(task, ()) for task in starts])
+            if self._granted is None:
+                yield from self._claim([(task, ()) for task in starts])
+            else:
+                for grant in self._granted:
+                    self._take(grant)
+                self._granted = None
+                yield from self._load()
             while True:
                 if self._outbox and (not self._mine or self._overdue(self._mine[0])):
                     yield from self._flush()
@@ -175,9 +186,11 @@ class Executor:
         context = self._context
         attempt = self._attempts[task]
         committed = self._committed.pop(task, None)
-        if committed is None and (tries := m.tries(attempt)) > context.costs.attempts:
-            yield fx.Fail(task, _too_many(self._plan.key(task), tries - 1))
-            raise Ended
+        if committed is None and (tries := m.tries(attempt)) > 1:
+            if tries > context.costs.attempts or self._plan.once(task):
+                yield fx.Fail(task, _lost(self._plan.key(task), tries - 1, self._plan.once(task)))
+                raise Ended
+            yield from self._session.stay(task, tries)
         if committed is not None and committed.kind != m.HELD:
             self._finish(task, attempt, fx.Packed(committed.kind == m.INLINE, committed.nbytes, committed.body), True)
         elif (values := (yield from self._gather(task))) is None:
@@ -210,13 +223,16 @@ class Executor:
         here = session.shards == 1 or all(session.home(edge.child) == session.home(task) for edge in edges)
         if packed.inline:
             first = m.Value(m.INLINE, packed.nbytes, packed.body)
-        elif not committed and here and self._all_mine(task, edges, claims):
+        elif not committed and here and self._all_mine(task, edges, claims) and not self._plan.once(task):
             first = m.Value(m.HELD, packed.nbytes)
         else:
             first = m.Value(m.STORED, packed.nbytes)
         self._shelf.need((task,))
         spent = [] if committed else self._settler.spend(task)
         self._outbox.append(Finished(task, attempt, packed, edges, claims, spent, first))
+        if self._plan.once(task):
+            # Nobody may run it again, so nothing is risked between its end and its commit.
+            self._fresh = inf
 
     def _all_mine(self, task: int, edges: tuple[m.Edge, ...], claims: int) -> bool:
         """Whether all children of a task could be this executor's to run."""
@@ -302,7 +318,12 @@ class Executor:
             yield fx.Invoke(ready, self._context.costs.group(self._expected(ready[0])))
 
 
-def _too_many(key: Any, attempts: int) -> TaskLost:
+def _lost(key: Any, attempts: int, once: bool) -> TaskLost:
+    if once:
+        return TaskLost(
+            f"task {key!r} may run only once, and the executor that was given it never came back with an outcome: "
+            "it may have run, or not. Find out which, and start it again if it has not."
+        )
     return TaskLost(
         f"task {key!r} was started {attempts} times and its executor never came back with an outcome; it may exceed "
         "the memory or the time of its executor, or kill it"

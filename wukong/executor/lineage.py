@@ -7,6 +7,7 @@ is settled, so nobody else can tell. Iterative: lineage may be as deep as the gr
 from collections.abc import Generator
 from typing import Any
 
+from wukong.errors import TaskLost
 from wukong.executor import effects as fx
 from wukong.executor.context import Context, Tally
 from wukong.executor.session import Session
@@ -61,6 +62,8 @@ def recompute(
         if lacking:
             stack.extend(lacking)
             continue
+        if plan.once(task):
+            return fx.Raised(_gone(plan.key(task)))
         known = {p: values[p] if p in values else local[p] for p in plan.inputs(task)}
         answer = yield fx.Run(task, known)
         if isinstance(answer, fx.Raised):
@@ -69,6 +72,13 @@ def recompute(
         values[task] = answer.value
         stack.pop()
     return {task: values[task] for task in tasks}
+
+
+def _gone(key: Any) -> TaskLost:
+    return TaskLost(
+        f"the value of task {key!r} is lost, and the task may run only once. Store the value where it is safe, or "
+        "allow the task to run again."
+    )
 
 
 def _find(

@@ -11,6 +11,10 @@ Thing = TypeVar("Thing")
 Steps = Generator[fx.Effect, Any, Any]
 
 
+#: How often a lease doubles at most.
+_DOUBLINGS = 3
+
+
 class Ended(Exception):  # noqa: N818 - not an error: the job is over for this executor
     """The job is over for this executor. The argument is the reason that the store gave, in bytes."""
 
@@ -26,15 +30,17 @@ class Session:
         Seconds it may be silent.
     shards : int
         Of the job's records.
+    said : int
+        Requests that somebody else has sent in its name.
     """
 
-    __slots__ = ("_lease", "_seq", "nonce", "shards")
+    __slots__ = ("_base", "_lease", "_seq", "nonce", "shards")
 
-    def __init__(self, nonce: str, lease: float, shards: int) -> None:
+    def __init__(self, nonce: str, lease: float, shards: int, said: int = 0) -> None:
         self.nonce = nonce
         self.shards = shards
-        self._lease = lease
-        self._seq = 0
+        self._base = self._lease = lease
+        self._seq = said
 
     def ask(self, shard: int, request: m.Request) -> Steps:
         """Send a request and return the answer's body.
@@ -52,6 +58,13 @@ class Session:
     def claim(self, shard: int, tasks: Sequence[tuple[int, tuple[int, ...]]]) -> Steps:
         """Claim tasks, each with the inputs wanted back; return the grants."""
         return self.ask(shard, m.Claim(*self._head(), tuple(tasks)))
+
+    def stay(self, task: int, tries: int) -> Steps:
+        """Let the lease double with each try at a task: what takes longer than it would else be given up for ever."""
+        lease = self._base * 2.0 ** min(tries - 1, _DOUBLINGS)
+        if lease > self._lease:
+            self._lease = lease
+            yield from self.ask(self.home(task), m.Renew(self.nonce, lease))
 
     def commit(self, shard: int, outcomes: Sequence[m.Outcome]) -> Steps:
         """Commit outcomes whose home is this shard; return the settlements."""

@@ -101,6 +101,10 @@ class Reading(ABC):
         columns, i = self.at(task)
         return bool(columns.flags[i] & OUTPUT)
 
+    def once(self, task: int) -> bool:  # noqa: ARG002
+        """Whether `task` may be started only once, so that it is lost if its executor does not come back."""
+        return False
+
     def is_given(self, task: int) -> bool:
         """Whether the value of `task` is supplied and nothing is to be run for it."""
         columns, i = self.at(task)

@@ -79,6 +79,9 @@ class RandomSchedule:
     def is_output(self, task: int) -> bool:
         return task in self._outputs
 
+    def once(self, task: int) -> bool:  # noqa: ARG002
+        return False
+
     def run(self, task: int, values: Mapping[int, int]) -> int:
         """Compute the value of `task` from those of its inputs."""
         value = task + 1

@@ -108,7 +108,7 @@ class Company:
             job.belongs = lambda task: not (away(task) or task in apart)
         threads.crew.open(self.posted, job)
         if url is not None:
-            self._publish()
+            self.publish()
         if isinstance(placement, InProcesses) or any(placement.pinned.values()):
             for task, reason in self._stuck().items():
                 # With granules="auto" nothing else is away yet.
@@ -192,11 +192,11 @@ class Company:
         assert pack is not None
         if self._url is None:
             self._job.values = ArenaValueStore(pack.arena, self._job.name)
-            self._publish()
+            self.publish()
         assert self._encoded is not None
         costs = PROCESSES if self._url is None else self._job.costs
         opening = Opening(self._encoded.manifest, self._url, costs, self._job.observer is not None, self._apart)
-        self._service = Service(pack, self.posted, opening, self._plan)
+        self._service = Service(pack, self.posted, opening, self._plan, self.publish)
         self._service.open()
 
     def _pays_at_once(self) -> bool:
@@ -211,7 +211,7 @@ class Company:
             self._encoded = encode(self._plan, lenient=True)
         return self._encoded.stuck
 
-    def _publish(self) -> None:
+    def publish(self) -> None:
         """Put the parts of the plan where executors find them."""
         assert self._job.values is not None, "plans are published where there is a store to keep them"
         assert self._encoded is not None
@@ -221,4 +221,6 @@ class Company:
             except ValueTooLarge as error:
                 error.add_note("wukong: it is an argument in the graph itself; make it inside a task, or in parts")
                 raise
-        self._encoded.blobs.clear()
+        if self._url is None:
+            # Nobody asks for them again: this process does not forget.
+            self._encoded.blobs.clear()

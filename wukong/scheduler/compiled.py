@@ -25,6 +25,7 @@ from wukong.scheduler.company import Company, Packs
 from wukong.scheduler.dask.graphs import finalisers
 from wukong.scheduler.dask.lower import lower
 from wukong.scheduler.dask.nodes import data, evaluate, functions_of
+from wukong.scheduler.keeping import Keeping
 from wukong.scheduler.launch import Client
 from wukong.scheduler.left import Left, Values
 from wukong.scheduler.trace import in_company, put_together
@@ -102,7 +103,9 @@ class Compiled:
         self._encoded = None if store is None and granules != "processes" else encode(plan, lenient=lenient)
         runnable: Any = plan
         if store is not None and self._encoded is not None:
-            runnable = PlanView(self._encoded.manifest, stores.parts_of(name, self._stores.values))
+            runnable = PlanView(
+                self._encoded.manifest, stores.parts_of(name, self._stores.values, self._company.publish)
+            )
         self._job = Job(
             name,
             runnable,
@@ -116,6 +119,10 @@ class Compiled:
             observer,
         )
         self._client = Client(self._job, plan)
+        self._keeping: Keeping | None = None
+        if store is not None:
+            posted = self._company.posted
+            self._keeping = Keeping(self._client, self._stores.generation, self._company.publish, posted.resume)
         self._joined = Spans()
         self._started = False
 
@@ -134,13 +141,15 @@ class Compiled:
             return
         status = m.CANCELLED if self._company.posted.error is None else m.FAILED
         self._company.end()
-        # A store that does not answer must not hide what went wrong first.
-        with contextlib.nullcontext() if error is None else contextlib.suppress(StoreError):
-            if error is not None:
-                self._client.cancel(status, type(error).__qualname__.encode())
-            self._client.release()
-            if self._job.values is not None:
-                self._job.values.clear()
+        steps = [self._client.release]
+        if error is not None:
+            steps.insert(0, lambda: self._client.cancel(status, type(error).__qualname__.encode()))
+        if self._job.values is not None:
+            steps.append(self._job.values.clear)
+        for step in steps:
+            # A store that does not answer must not hide what went wrong first; a full one takes no more reasons.
+            with contextlib.nullcontext() if error is None else contextlib.suppress(StoreError):
+                step()
 
     def start(self) -> None:
         """Open the job and have its first executors invoked."""
@@ -193,7 +202,10 @@ class Compiled:
             bytes_sent=after[1] - self._before[1],
             bytes_received=after[2] - self._before[2],
             where=f"{self._company.where}, store: {self._stores.name}",
-            reasons=tuple(f"{name}: {reason}" for name, reason in self._company.reasons.items()),
+            reasons=(
+                *(f"{name}: {reason}" for name, reason in self._company.reasons.items()),
+                *(self._keeping.told if self._keeping else ()),
+            ),
             parts=(
                 *in_company(self._plan, self._job.spans, self._job.away),
                 *put_together(list(self._finalisers), self._walk, self._joined),
@@ -222,14 +234,21 @@ class Compiled:
 
     def _work(self) -> None:
         plan = self._plan
+        values = self._values
+
+        def collect() -> dict[int, Any]:
+            return self._client.collect(self._company.arena if isinstance(values, Values) and values.leave else None)
+
         try:
-            self._company.work()
+            if self._keeping is not None:
+                results = self._keeping.bring_home(self._company.work, collect)
+            else:
+                self._company.work()
+                results = collect()
         except BaseException as error:
             if self._company.posted.failed is not None:
                 explain(error, self._walk, self._company.posted.failed)
             raise
-        values = self._values
-        results = self._client.collect(self._company.arena if isinstance(values, Values) and values.leave else None)
         for key, task in zip(self._outputs, plan.requested, strict=True):
             value = results[task]
             if type(value) is Left:

@@ -4,13 +4,13 @@ The client is the parent of every leaf and the child of every output. Launching 
 collecting is claiming the task `CLIENT`, which the last output makes ready.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, Protocol
 
 from wukong import serialize
 from wukong.cost import Costs
-from wukong.errors import JobStalled, StoreError
+from wukong.errors import JobStalled, StoreForgot
 from wukong.executor import effects as fx
 from wukong.executor.context import Schedule
 from wukong.executor.driver import Driver, name
@@ -25,6 +25,18 @@ from wukong.storage.arena import Arena
 
 #: Most tasks, edges or inputs in one request.
 CHUNK = 4096
+
+
+class ValuesLost(StoreForgot):
+    """Outputs whose records say that they are stored, and that are not.
+
+    Attributes
+    ----------
+    tasks : list of int
+        Which.
+    """
+
+    tasks: list[int]
 
 
 class Whole(Schedule, Protocol):
@@ -160,18 +172,24 @@ class Client:
         if names and arena is not None:
             for (task, _), sealed in zip(stored, arena.find(job.name, names), strict=True):
                 if sealed is None:
-                    raise self._lost(task)
+                    raise self._lost([task])
                 results[task] = Left(sealed, partial(arena.unseal, sealed))
         elif names:
             assert job.values is not None, "a stored value without a value store"
-            for (task, _), frame in zip(stored, job.values.get(names), strict=True):
-                if frame is None:
-                    raise self._lost(task)
+            frames = job.values.get(names)
+            if lost := [task for (task, _), frame in zip(stored, frames, strict=True) if frame is None]:
+                raise self._lost(lost)
+            for (task, _), frame in zip(stored, frames, strict=True):
+                assert frame is not None
                 results[task] = job.load(task, frame)
         return results
 
-    def _lost(self, task: int) -> StoreError:
-        return StoreError(f"the store has lost the value of {self._plan.key(task)!r} of job {self._job.name}")
+    def _lost(self, tasks: list[int]) -> ValuesLost:
+        more = f" and {len(tasks) - 1} more" if len(tasks) > 1 else ""
+        text = f"the store has lost the value of {self._plan.key(tasks[0])!r}{more} of job {self._job.name}"
+        error = ValuesLost(text)
+        error.tasks = tasks
+        return error
 
     def cancel(self, status: int, reason: bytes) -> None:
         """End the job in every shard: executors see it with their next request."""
@@ -180,6 +198,15 @@ class Client:
     def release(self) -> None:
         """Remove all records of the job."""
         self._driver.follow(release(self._session))
+
+    def follow(self, steps: Callable[[Plan, Session], Steps]) -> Any:
+        """Carry out steps in this client's name, and return what they return."""
+        return self._follow(steps(self._plan, self._session))
+
+    def anew(self, steps: Callable[[Plan, Session], Steps]) -> Any:
+        """Do so under a new name, that of the client from now on: the store may not know how far the old one was."""
+        self._session = Session(new_nonce(), self._job.costs.lease, self._job.control.shards)
+        return self.follow(steps)
 
     def _follow(self, steps: Steps) -> Any:
         try:

@@ -92,7 +92,9 @@ class _Opened:
         else:
             at = stores.at(opening.store, name)
         self._apart = opening.apart
-        self._plan = plan = PlanView(opening.manifest, stores.parts_of(name, at.values))
+        self._plan = plan = PlanView(
+            opening.manifest, stores.parts_of(name, at.values, lambda: worker.ask("job.publish", name))
+        )
         estimates = Estimates(at.costs.unknown)
         job = Job(name, plan, at.control, at.values, at.costs, estimates, at.pack, at.unpack, self)
         job.belongs = self._belongs

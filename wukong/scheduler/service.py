@@ -68,10 +68,15 @@ class Service:
         What they need.
     plan : Plan
         The whole of its plan.
+    publish : callable, optional
+        Puts the parts of the plan into the store again.
     """
 
-    def __init__(self, pack: Pack, posted: Posted, opening: Opening, plan: Plan) -> None:
+    def __init__(
+        self, pack: Pack, posted: Posted, opening: Opening, plan: Plan, publish: Callable[[], None] | None = None
+    ) -> None:
         self.opening = opening
+        self._publish = publish
         self._plan = plan
         self._pack = pack
         self._posted = posted
@@ -184,6 +189,11 @@ class Service:
         """Whether invocations wait for a worker."""
         return self._posted.busy()
 
+    def publish(self) -> None:
+        """Put the parts of the plan into the store again."""
+        if self._publish is not None:
+            self._publish()
+
     def started(self, key: Hashable) -> None:
         """Tell the observer."""
         try:
@@ -273,6 +283,7 @@ class _Desk:
         pack.serve("job.finish", lambda _worker, _fds, job: self._tell(job, Service.finish))
         pack.serve("job.started", lambda _worker, _fds, job, key: self._tell(job, Service.started, key))
         pack.serve("job.finished", self._finished)
+        pack.serve("job.publish", self._publish)
         pack.serve("job.busy", lambda _worker, _fds, job: (self._ask_busy(job), ()))
 
     def _open(self, _worker: Any, _fds: Any, job: str) -> tuple[Opening | None, tuple[int, ...]]:
@@ -297,6 +308,10 @@ class _Desk:
             with suppress(Exception):  # it cannot be loaded here, and need not be
                 value = self._arena.unseal(sealed)
         self._tell(job, Service.finished, key, value)
+
+    def _publish(self, _worker: Any, _fds: Any, job: str) -> tuple[None, tuple[int, ...]]:
+        self._tell(job, Service.publish)
+        return None, ()
 
     def _ask_busy(self, job: str) -> bool:
         service = self.jobs.get(job)

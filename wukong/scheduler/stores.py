@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from wukong import serialize
 from wukong.cost import IN_PROCESS, LOCAL_SERVER, Costs
-from wukong.errors import StoreError
+from wukong.errors import StoreForgot
 from wukong.executor.effects import Framed, Packed
 from wukong.plan.view import Fetch
 from wukong.protocol import messages as m
@@ -46,6 +46,8 @@ class Stores:
         The store, for people.
     url : str, optional
         Where another process finds them; None if nowhere.
+    generation : callable
+        Returns a number that changes when the store may have forgotten something.
     """
 
     control: ControlStore
@@ -56,6 +58,7 @@ class Stores:
     counters: Callable[[], Counters]
     name: str
     url: str | None = None
+    generation: Callable[[], int] = int
 
 
 def in_process() -> Stores:
@@ -94,7 +97,15 @@ def at(url: str, job: str) -> Stores:
         return Packed(False, frame.nbytes, frame.parts)
 
     return Stores(
-        control, values, costs, pack, serialize.loads, lambda: link.counters, str(link.address), _shared(url, link)
+        control,
+        values,
+        costs,
+        pack,
+        serialize.loads,
+        lambda: link.counters,
+        str(link.address),
+        _shared(url, link),
+        lambda: link.generation,
     )
 
 
@@ -111,15 +122,19 @@ def opened(body: Any) -> Any:
     return serialize.loads(body.frame) if type(body) is Framed else body
 
 
-def parts_of(job: str, values: ValueStore | None) -> Fetch:
-    """Return what fetches parts of the plan of a job from its value store."""
+def parts_of(job: str, values: ValueStore | None, publish: Callable[[], Any] | None = None) -> Fetch:
+    """Return what fetches parts of the plan of a job from its value store; those that are lost, `publish` puts back."""
     assert values is not None, "plans are published where there is a store to keep them"
 
     def fetch(digests: list[str]) -> list[Buffer]:
-        blobs = [blob for blob in values.get(digests) if blob is not None]
-        if len(blobs) < len(digests):
-            raise StoreError(f"the store has lost a part of the plan of job {job}")
-        return blobs
+        blobs = values.get(digests)
+        if None in blobs and publish is not None:
+            publish()
+            blobs = values.get(digests)
+        found = [blob for blob in blobs if blob is not None]
+        if len(found) < len(digests):
+            raise StoreForgot(f"the store has lost {len(digests) - len(found)} parts of the plan of job {job}")
+        return found
 
     return fetch
 

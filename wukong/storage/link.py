@@ -67,6 +67,9 @@ class _Outage:
 
     def __init__(self) -> None:
         self.answered = False
+        self.generation = 0
+        self.servers: dict[Node, bytes] = {}  # which one was there last: each start of a server has a name of its own
+        self.lost: set[Node] = set()  # to which a connection was lost since
         self.given_up = -inf  # when a request last waited in vain; until some time later none waits again
 
 
@@ -94,6 +97,11 @@ class Link:
     def counters(self) -> Counters:
         """What all threads have sent and received; of a view, through this view."""
         return Counters(*map(sum, zip((0, 0, 0), *list(self._tallies[-1].values()), strict=True)))
+
+    @property
+    def generation(self) -> int:
+        """A number that changes when the store may have forgotten something: a server was started, or took over."""
+        return self._outage.generation
 
     def view(self) -> Self:
         """Return the same link with counters of its own, which begin at zero."""
@@ -199,6 +207,9 @@ class Link:
                 self._open.add(connection)
             before = tuple(thread.tally)
             try:
+                if node not in self._outage.servers or (new and node in self._outage.lost):
+                    self._meet(node, connection)
+                    before = tuple(thread.tally)  # that was no request of anybody
                 return connection.call(*commands, patience=patience)
             except ReplyError as error:
                 if error.code in _NO_ROOM:
@@ -216,8 +227,21 @@ class Link:
                 self._count(before)
 
     def _drop(self, node: Node, connection: Connection) -> None:
+        self._outage.lost.add(node)
         self._thread.connections.pop(node, None)
         connection.close()
+
+    def _meet(self, node: Node, connection: Connection) -> None:
+        """Note which server is there, and whether it is another than before."""
+        lines: list[bytes] = []
+        with suppress(ReplyError):  # not everybody may ask; then data that is gone still tells
+            lines = bytes(connection.call(command(b"INFO", b"server"))).splitlines()
+        server = next((line for line in lines if line.startswith(b"run_id:")), b"")
+        outage = self._outage
+        if outage.servers.setdefault(node, server) != server:
+            outage.servers[node] = server
+            outage.generation += 1
+        outage.lost.discard(node)
 
     def _full(self, connection: Connection, error: ReplyError) -> StoreFull:
         used = limit = "unknown"
@@ -244,7 +268,8 @@ class ClusterLink(Link):
     def __init__(self, address: Address, timeout: float | None = None) -> None:
         super().__init__(address, timeout)
         self._nodes = list(address.nodes)
-        self._slots: dict[int, Node] = {}
+        self._slots: dict[int, Node] = {}  # where to ask first
+        self._owners: dict[int, Node] = {}  # where a request was answered last
 
     def _deliver(self, key: bytes, commands: Sequence[list[Buffer]], patience: float) -> Any:
         slot = slot_of(key)
@@ -260,6 +285,9 @@ class ClusterLink(Link):
                     raise
                 node = self._named(str(error).split()[2], node)
                 if error.code == "MOVED":
+                    if self._owners.setdefault(slot, node) != node:
+                        self._owners[slot] = node
+                        self._outage.generation += 1
                     self._slots[slot] = node
                 else:
                     asking = (command(b"ASKING"),)

@@ -145,6 +145,11 @@ class Posted:
                 self.changed.notify_all()
         self._wake()
 
+    def resume(self) -> None:
+        """Go on with a job whose results seemed to be ready, unless it has failed."""
+        with self.changed:
+            self.over = self.error is not None
+
     def sort_again(self) -> None:
         """Sort waiting invocations anew, because the placement has changed."""
         with self.changed:

@@ -5,7 +5,7 @@ from threading import Lock, get_ident
 from time import perf_counter
 from typing import Any, Final, TypeAlias
 
-from wukong.errors import ValueTooLarge
+from wukong.errors import StoreFull, ValueTooLarge
 from wukong.executor import effects as fx
 from wukong.executor.context import Tally
 from wukong.executor.core import Executor
@@ -132,7 +132,7 @@ class Driver:
         for task, attempt, frame in effect.frames:
             try:
                 self._store().put(name(task, attempt), frame)
-            except ValueTooLarge as error:
+            except (StoreFull, ValueTooLarge) as error:
                 error.add_note(f"wukong: it is the value of task {self.job.plan.key(task)!r}")
                 raise
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Shards of a job in a cluster: enough for the slots of a job to be spread over its nodes.
 _CLUSTER_SHARDS = 8
+#: Bytes of the largest value that rides with its record, however slow the store: a request may carry hundreds.
+_LARGEST_INLINE = 256 * 1024
 
 
 @dataclass(slots=True)
@@ -88,7 +90,7 @@ def at(url: str, job: str) -> Stores:
     link = shared.view()
     control = RedisControlStore(link, _CLUSTER_SHARDS if isinstance(link, ClusterLink) else 1)
     values = TieredValueStore([Tier("redis", RedisValueStore(link, job), LIMIT)], costs)
-    inline_limit = costs.inline_limit
+    inline_limit = min(costs.inline_limit, _LARGEST_INLINE)
 
     def pack(value: Any) -> Packed:
         frame = check_travels(value, "the value of a task")

@@ -29,6 +29,7 @@ from wukong.storage.resp import Argument, Buffer, Connection, ReplyError, comman
 Node = tuple[str, int]
 
 _REDIRECTIONS = 8  # of one request to a cluster, before it waits
+_LARGEST = 512 * 1024 * 1024
 _PAUSE, _LONGEST_PAUSE = 0.01, 0.25  # seconds between two tries
 #: Codes of errors that go away: a server starts, a cluster settles, a primary has become a replica.
 _PASSING = frozenset(("LOADING", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "BUSY", "READONLY"))
@@ -62,11 +63,12 @@ class _Thread(threading.local):
         self.tally = [0, 0, 0]
 
 
-class _Outage:
-    """What is known of a store's presence, by all views of a link."""
+class _Known:
+    """What all views of a link know of the store."""
 
     def __init__(self) -> None:
         self.answered = False
+        self.largest: int | None = None
         self.generation = 0
         self.servers: dict[Node, bytes] = {}  # which one was there last: each start of a server has a name of its own
         self.lost: set[Node] = set()  # to which a connection was lost since
@@ -87,7 +89,7 @@ class Link:
     def __init__(self, address: Address, timeout: float | None = None) -> None:
         self.address = address
         self._timeout = address.timeout if timeout is None else timeout
-        self._outage = _Outage()
+        self._known = _Known()
         self._thread = _Thread()
         #: Of the link and of this view of it, by thread; a new thread goes on with that of one which had its number.
         self._tallies: tuple[dict[int, list[int]], ...] = ({},)
@@ -99,9 +101,19 @@ class Link:
         return Counters(*map(sum, zip((0, 0, 0), *list(self._tallies[-1].values()), strict=True)))
 
     @property
+    def largest(self) -> int:
+        """Bytes of the largest argument that servers take; Redis' own default, if they do not say."""
+        if self._known.largest is None:
+            found: list[Any] = []
+            with suppress(ReplyError):
+                found = self.call(b"", b"CONFIG", b"GET", b"proto-max-bulk-len")
+            self._known.largest = int(found[1]) if found else _LARGEST
+        return self._known.largest
+
+    @property
     def generation(self) -> int:
         """A number that changes when the store may have forgotten something: a server was started, or took over."""
-        return self._outage.generation
+        return self._known.generation
 
     def view(self) -> Self:
         """Return the same link with counters of its own, which begin at zero."""
@@ -154,8 +166,8 @@ class Link:
 
     def _exchange(self, key: bytes, commands: Sequence[list[Buffer]], patience: float) -> Any:
         """Deliver commands; while the store is away, or not ready, again and again."""
-        outage, began, pause = self._outage, monotonic(), _PAUSE
-        patient = began > outage.given_up + self.address.away
+        known, began, pause = self._known, monotonic(), _PAUSE
+        patient = began > known.given_up + self.address.away
         while True:
             try:
                 answer = self._deliver(key, commands, patience)
@@ -164,10 +176,10 @@ class Link:
                 if not self._passes(error):
                     raise
                 if not patient or left <= 0:
-                    outage.given_up = monotonic()
+                    known.given_up = monotonic()
                     raise self._gone(error, commands, monotonic() - began) from error
             else:
-                outage.answered = True
+                known.answered = True
                 return answer
             time.sleep(min(pause, left))
             pause = min(2 * pause, _LONGEST_PAUSE)
@@ -181,7 +193,7 @@ class Link:
         """Whether what stands in a request's way may be over soon."""
         if isinstance(error, ReplyError):
             return error.code in _PASSING or _CROWDED in str(error)
-        return self._outage.answered and not isinstance(error.__cause__, ReplyError) and self._may_return()
+        return self._known.answered and not isinstance(error.__cause__, ReplyError) and self._may_return()
 
     def _may_return(self) -> bool:
         host, port = self.address.nodes[0]
@@ -207,7 +219,7 @@ class Link:
                 self._open.add(connection)
             before = tuple(thread.tally)
             try:
-                if node not in self._outage.servers or (new and node in self._outage.lost):
+                if node not in self._known.servers or (new and node in self._known.lost):
                     self._meet(node, connection)
                     before = tuple(thread.tally)  # that was no request of anybody
                 return connection.call(*commands, patience=patience)
@@ -227,7 +239,7 @@ class Link:
                 self._count(before)
 
     def _drop(self, node: Node, connection: Connection) -> None:
-        self._outage.lost.add(node)
+        self._known.lost.add(node)
         self._thread.connections.pop(node, None)
         connection.close()
 
@@ -237,11 +249,11 @@ class Link:
         with suppress(ReplyError):  # not everybody may ask; then data that is gone still tells
             lines = bytes(connection.call(command(b"INFO", b"server"))).splitlines()
         server = next((line for line in lines if line.startswith(b"run_id:")), b"")
-        outage = self._outage
-        if outage.servers.setdefault(node, server) != server:
-            outage.servers[node] = server
-            outage.generation += 1
-        outage.lost.discard(node)
+        known = self._known
+        if known.servers.setdefault(node, server) != server:
+            known.servers[node] = server
+            known.generation += 1
+        known.lost.discard(node)
 
     def _full(self, connection: Connection, error: ReplyError) -> StoreFull:
         used = limit = "unknown"
@@ -287,7 +299,7 @@ class ClusterLink(Link):
                 if error.code == "MOVED":
                     if self._owners.setdefault(slot, node) != node:
                         self._owners[slot] = node
-                        self._outage.generation += 1
+                        self._known.generation += 1
                     self._slots[slot] = node
                 else:
                     asking = (command(b"ASKING"),)
@@ -295,7 +307,7 @@ class ClusterLink(Link):
                 # Another node may know who has the slot now.
                 asking, reason = (), error
                 self._slots.pop(slot, None)
-                others = [known for known in self._nodes if known != node]
+                others = [other for other in self._nodes if other != node]
                 if not others or isinstance(error.__cause__, TimeoutError):
                     raise
                 self._nodes = [*others, node]

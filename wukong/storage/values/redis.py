@@ -15,6 +15,7 @@ from wukong.storage.values.base import Frame, size_of
 
 #: Bytes of the largest value a server takes (`proto-max-bulk-len`, which is also its limit for a string).
 LIMIT = 512 * 1024 * 1024
+_ANY = 1024 * 1024  # no server can be told to take less than this
 #: Seconds that values stay after the last one was put.
 DAY = 86400
 _CLUSTER_BUCKETS = 64
@@ -49,10 +50,12 @@ class RedisValueStore:
 
     def put(self, name: str, frame: Frame) -> None:
         """See `ValueStore`."""
-        size = size_of(frame)
-        if size > self._limit:
+        size, limit = size_of(frame), self._limit
+        if size > _ANY:
+            limit = min(limit, self.link.largest)
+        if size > limit:
             raise ValueTooLarge(
-                f"value {name} has {size} bytes and the store {self.link.address} takes at most {self._limit}: "
+                f"value {name} has {size} bytes and the store {self.link.address} takes at most {limit}: "
                 "make the task's result smaller, for instance with smaller chunks"
             )
         key = self._key(name)

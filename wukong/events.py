@@ -189,6 +189,8 @@ class Run:
         Executors started; tasks that one of them went on to itself; tasks handed to another.
     round_trips, bytes_sent, bytes_received : int
         Requests to the stores, and what they carried.
+    retries : int
+        How often tasks ran again after they had raised.
     where : str
         Where it ran.
     reasons : tuple of str
@@ -205,6 +207,7 @@ class Run:
     round_trips: int = 0
     bytes_sent: int = 0
     bytes_received: int = 0
+    retries: int = 0
     where: str = "the client, alone"
     reasons: tuple[str, ...] = ()
     parts: tuple[Part, ...] = field(default=(), compare=False)

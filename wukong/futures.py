@@ -101,9 +101,10 @@ class Future(TaskRef):  # type: ignore[misc]
     def cancel(self) -> bool:
         """Cancel the call, and with it those that need it; return whether it was before it began.
 
-        A call that runs cannot be stopped: it runs to its end, but its future is cancelled at once.
+        The future is cancelled at once. A call that runs cannot be stopped: it runs to its end. Of a graph that runs
+        nothing more begins, once all its futures are cancelled. `Client.cancel` says what may still run.
         """
-        return bool(self.call.engine.cancel([self.call]))
+        return bool(self.call.engine.cancel([self.call]).spared)
 
     def add_done_callback(self, function: Callable[["Future"], Any]) -> None:
         """Have ``function(future)`` called when it is done: by the thread that ends it, or, if it is done, at once."""

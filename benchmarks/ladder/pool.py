@@ -45,6 +45,9 @@ class Figures(NamedTuple):
 class Queue:
     """The platform of a job, to its executors: the one queue, a list in the store."""
 
+    #: Here the end of a job is seen with the next request.
+    over = False
+
     def __init__(self, at: stores.Stores, job: str, rung: str) -> None:
         self._link = at.control.link
         self._control = at.control

@@ -23,6 +23,8 @@ from wukong.storage.values.heap import HeapValueStore
 class Notes:
     """A platform that only notes what it is asked for."""
 
+    over = False
+
     def __init__(self) -> None:
         self.invoked: list[int] = []
         self.finished = False

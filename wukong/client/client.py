@@ -19,6 +19,7 @@ from wukong.futures import Future
 from wukong.platforms.local.admission import Admission
 from wukong.platforms.local.packs import in_worker
 from wukong.platforms.local.processors import workers_here
+from wukong.scheduler.course import Course, present
 from wukong.scheduler.dask.collections import (
     finalised,
     futures_read,
@@ -118,6 +119,8 @@ class Client(Submitting):
                 cache[key] = given(call) if future.exception() is None else future.result()
         options = {**kwargs, **self._given(kwargs), "packs": self._engine.processes.find}
         options["admission"] = self._engine.admission
+        options["course"] = course = Course(present.get())
+        self._engine.courses.add(course)
         results = get(nodes, keys, **options, cache=cache or None)
         self._ran()
         return results

@@ -45,7 +45,7 @@ def get(dsk: Any, keys: Any, **kwargs: Any) -> Any:
     given = {name: kwargs[name] for name in config.NAMES if name in kwargs}
     if "workers" not in given and kwargs.get("num_workers") is not None:
         given["workers"] = kwargs["num_workers"]
-    ours: dict[str, Any] = {name: kwargs[name] for name in ("packs", "admission") if name in kwargs}
+    ours: dict[str, Any] = {name: kwargs[name] for name in ("packs", "admission", "course") if name in kwargs}
     options = {"options": config.resolve(given), "callbacks": kwargs.get("callbacks"), **ours}
     # Imported by whoever asks for a cache.
     reuse = sys.modules.get("wukong.reuse")

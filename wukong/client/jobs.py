@@ -8,6 +8,7 @@ from typing import Any
 
 from wukong.client.functions import get, last_run
 from wukong.errors import ConfigError
+from wukong.scheduler.course import Course, Running, cancelled
 from wukong.scheduler.dask.collections import futures_read
 from wukong.scheduler.dask.nodes import dependencies, evaluate
 from wukong.scheduler.dask.retries import with_retries
@@ -39,10 +40,12 @@ def submit_job(
     """
     read = futures_read(graph, keys, engine.calls) if engine.calls else {}
     wanted = list(dict.fromkeys(keys))
-    options = {**options, "packs": engine.processes.find, "admission": engine.admission}
+    course = Course()
+    options = {**options, "packs": engine.processes.find, "admission": engine.admission, "course": course}
     args = graph, wanted, options, retries, ran, read
     inputs = tuple(read.values())
     job = Job(engine, f"job-{next(_numbers)}", work, args, inputs=inputs, priority=priority, context=copy_context())
+    job.course = course
     parts = {key: Call(engine, key, None, inputs=(job,), part=index) for index, key in enumerate(wanted)}
     engine.submit([job], engine.jobs, Turn())
     engine.submit(parts.values(), SELECT)
@@ -52,7 +55,12 @@ def submit_job(
 class Job(Call):
     """The call that computes a graph. What it reads it does not open: the graph's tasks do."""
 
-    __slots__ = ()
+    __slots__ = ("course",)
+    course: Course
+
+    def interrupt(self, why: str) -> list[Running]:
+        """See `Call`."""
+        return self.course.end(cancelled(why))
 
     def perform(self) -> Any:
         """See `Call`."""
@@ -103,7 +111,7 @@ def recreate(call: Call) -> None:
         return
     graph, keys, options, _, _, read = call.args
     cache = {key: one.engine.open(one) for key, one in read.items()}
-    alone = {**options, "granules": "inline", "store": None}
+    alone = {**options, "granules": "inline", "store": None, "course": None}
     key = getattr(call.error, "wukong_task", None)
     if key is None or key not in graph:
         get(graph, keys, cache=cache, **alone)

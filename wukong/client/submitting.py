@@ -9,6 +9,7 @@ from wukong.futures import Future
 from wukong.platforms.local.admission import context_of, within
 from wukong.platforms.local.packs import in_worker
 from wukong.scheduler.annotations import Annotation, agreed, read
+from wukong.scheduler.course import Running
 from wukong.scheduler.dask.collections import tokenize
 from wukong.scheduler.futures.batches import as_one
 from wukong.scheduler.futures.call import Call, lift
@@ -255,23 +256,29 @@ class Submitting:
             return {key: give(value, key) for key, value in data.items()}
         return type(data)(map(give, data)) if type(data) in SEVERAL else give(data)
 
-    def cancel(self, futures: Any, force: bool = False) -> None:
-        """Cancel futures, and those that need them.
+    def cancel(self, futures: Any, force: bool = False) -> list[Running]:
+        """Cancel futures, and those that need them; return at once.
 
-        What has not begun never will. The future of a call that runs is cancelled at once, and what it gives is
-        dropped; the call itself goes on to its end, unless it is in a process and `force` is given.
+        What has not begun never will, and of a graph nothing more begins once none of its futures is wanted. The future
+        of a call that runs is cancelled, and what it gives is dropped; the call itself goes on to its end, unless it is
+        in a process and `force` is given. So do the tasks of a graph that run.
 
         Parameters
         ----------
         futures : Future, or containers, or persisted collections of them
         force : bool
             Whether to kill the processes that run their calls.
+
+        Returns
+        -------
+        list of Running
+            What may still run, and where: pairs of a key and a thread or a worker process.
         """
         calls = [future.call for future in futures_of(futures)]
         running = [call for call in calls if not call.done] if force else []
-        self._engine.cancel(calls)
-        for call in running:
-            self._engine.processes.kill(call)
+        left = self._engine.cancel(calls).left
+        killed = {call.key for call in running if self._engine.processes.kill(call)}
+        return [one for one in left if one.key not in killed]
 
     def executor(self, priority: float = 0) -> "ClientExecutor":
         """Return the client as a `concurrent.futures.Executor`, whose calls have this priority."""

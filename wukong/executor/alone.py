@@ -5,7 +5,7 @@ uses it. That is all it takes to keep no value longer than needed, with no count
 """
 
 import contextlib
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -65,6 +65,7 @@ def walk(
     observer: Observer | None = None,
     baton: list[int] | None = None,
     stamps: Stamps | None = None,
+    why: Sequence[BaseException] = (),
 ) -> Taken | None:
     """Run all tasks, one after the other, each value being dropped after its last use.
 
@@ -83,6 +84,8 @@ def walk(
         from there, and this one ends with that task, leaving `values` as they were when it began.
     stamps : Stamps, optional
         Is given the time at which each task ended; of many that are very short, the first ones only.
+    why : sequence of BaseException, optional
+        Empty. If another thread adds an error, that is raised before the next task.
 
     Returns
     -------
@@ -105,6 +108,8 @@ def walk(
     key = None
     try:
         for index, (key, node, inputs) in enumerate(zip(tasks.keys, tasks.nodes, tasks.inputs, strict=True)):
+            if why:
+                break
             if observer is not None:
                 observer.started(key)
             baton.append(index)
@@ -125,10 +130,12 @@ def walk(
                 # The very object stands in both places, so identity will do.
                 if last[read] is key:
                     del values[read]
+        else:
+            return None
     except BaseException as error:
         explain(error, tasks, key)
         raise
-    return None
+    raise why[0]
 
 
 def explain(error: BaseException, tasks: Walk, key: Key) -> None:

@@ -1,6 +1,7 @@
 """Carrying out the effects of executors on real stores and a real platform: the driver of every local granule."""
 
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from threading import Lock, get_ident
 from time import perf_counter
 from typing import Any, Final, TypeAlias
@@ -10,7 +11,7 @@ from wukong.executor import effects as fx
 from wukong.executor.context import Tally
 from wukong.executor.core import Executor
 from wukong.executor.job import Job
-from wukong.executor.session import Steps
+from wukong.executor.session import Ended, Steps
 from wukong.ids import new_nonce
 from wukong.plan.program import failed_member
 from wukong.protocol import messages as m
@@ -39,8 +40,6 @@ class Driver:
         self._carry_out: CarryOut = _CARRY_OUT
         if job.observer is not None:
             self._carry_out = {**_CARRY_OUT, fx.Run: Driver._run_observed}
-        elif job.at_work is not None:
-            self._carry_out = {**_CARRY_OUT, fx.Run: Driver._run_noted}
 
     def enter(self, starts: Sequence[int]) -> Tally:
         """Run one executor from `starts` to its end and return what it did.
@@ -50,8 +49,11 @@ class Driver:
         StoreError
             If a store does not answer.
         """
-        tally: Tally = self.follow(Executor(new_nonce(), self._context).walk(starts))
-        return tally
+        executor = Executor(new_nonce(), self._context)
+        # It may hear between two requests that the job is over.
+        with suppress(Ended):
+            self.follow(executor.walk(starts))
+        return executor.tally
 
     def follow(self, steps: Steps) -> Any:
         """Carry out the effects of any steps, and return what they return."""
@@ -85,27 +87,26 @@ class Driver:
         return self.job.control.apply(self.job.name, effect.shard, effect.request)
 
     def _run(self, effect: fx.Run) -> fx.Ran | fx.Raised:
-        began = perf_counter()
-        try:
-            value = self.job.plan.run(effect.task, effect.values)
-        except BaseException as error:
-            return fx.Raised(error)
-        seconds = perf_counter() - began
-        self.job.spans.add(effect.task, began, seconds, value)
-        return fx.Ran(value, seconds)
-
-    def _run_noted(self, effect: fx.Run) -> fx.Ran | fx.Raised:
-        at_work, me = self.job.at_work, get_ident()
-        assert at_work is not None
+        job, me = self.job, get_ident()
+        if job.invoker.over:
+            raise Ended(b"nothing more is to begin")
+        at_work = job.at_work
         # A task may compute something itself, and this thread runs tasks of that meanwhile.
         outer = at_work.get(me)
         at_work[me] = effect.task
+        began = perf_counter()
         try:
-            return self._run(effect)
+            value = job.plan.run(effect.task, effect.values)
+        except BaseException as error:
+            return fx.Raised(error)
         finally:
-            del at_work[me]
-            if outer is not None:
+            if outer is None:
+                del at_work[me]
+            else:
                 at_work[me] = outer
+        seconds = perf_counter() - began
+        job.spans.add(effect.task, began, seconds, value)
+        return fx.Ran(value, seconds)
 
     def _run_observed(self, effect: fx.Run) -> fx.Ran | fx.Raised:
         observer, key = self.job.observer, self.job.plan.key(effect.task)
@@ -113,10 +114,12 @@ class Driver:
         try:
             with self._observing:
                 observer.started(key)
-            ran = self._run(effect) if self.job.at_work is None else self._run_noted(effect)
+            ran = self._run(effect)
             if isinstance(ran, fx.Ran):
                 with self._observing:
                     observer.finished(key, ran.value)
+        except Ended:
+            raise
         except BaseException as error:
             return fx.Raised(error)
         return ran

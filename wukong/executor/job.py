@@ -35,6 +35,10 @@ class Invoker(Protocol):
     def pause(self, seconds: float) -> bool:
         """Wait so long, or until invocations wait for a worker; return whether they do."""
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is to begin; looked at before every task."""
+
     def finish(self) -> None:
         """Note that the results are ready."""
 
@@ -62,8 +66,8 @@ class Job:
         Told of each task.
     belongs : callable, optional
         See `wukong.executor.context.Context`.
-    at_work : dict of int to int, optional
-        The task that each thread of this process runs now, by the thread's number; None if nobody wants to know.
+    at_work : dict of int to int
+        The task that each thread of this process runs now, by the thread's number.
     spans, away : Spans
         When tasks ran in this process, and in others.
     tally : Tally
@@ -81,7 +85,7 @@ class Job:
     invoker: Invoker
     observer: Observer | None = None
     belongs: Callable[[int], bool] | None = None
-    at_work: dict[int, int] | None = None
+    at_work: dict[int, int] = field(default_factory=dict)
     spans: Spans = field(default_factory=Spans)
     away: Spans = field(default_factory=Spans)
     tally: Tally = field(default_factory=lambda: Tally(executors=0))

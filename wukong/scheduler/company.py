@@ -101,7 +101,6 @@ class Company:
         self._job, self._url, self._encoded = job, url, encoded
         placement = self.posted.placement
         if isinstance(placement, ByKind):
-            job.at_work = {}
             self._sorting = Sorting(self._plan, placement, job, self.posted.workers, self._pays_at_once, self._let_in)
         if isinstance(placement, ByKind) or self._apart:
             apart, away = self._apart, placement.away
@@ -131,7 +130,6 @@ class Company:
         if sorting is None or posted.over:
             return False
         at_work = self._job.at_work
-        assert at_work is not None
         kind = self._plan.kind
 
         def names() -> list[Hashable]:
@@ -152,6 +150,12 @@ class Company:
             if posted.placement.note.version != before:
                 posted.sort_again()
         return True
+
+    def at_work(self) -> list[tuple[int, str]]:
+        """Return the tasks that run now, each with where."""
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        here = [(task, f"thread {names.get(me, me)}") for me, task in self._job.at_work.copy().items()]
+        return here if self._service is None else [*here, *self._service.at_work()]
 
     def end(self) -> None:
         """Close the job; executors still at work notice with their next request."""

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from wukong.cost import Estimates
-from wukong.errors import StoreError
+from wukong.errors import JobCancelled, StoreError
 from wukong.events import Observer, Run, Spans
 from wukong.executor.alone import Walk, explain
 from wukong.executor.job import Job
@@ -22,6 +22,7 @@ from wukong.protocol import messages as m
 from wukong.scheduler import stores
 from wukong.scheduler.adaptive import name_of
 from wukong.scheduler.company import Company, Packs
+from wukong.scheduler.course import Course, Running
 from wukong.scheduler.dask.graphs import finalisers
 from wukong.scheduler.dask.lower import lower
 from wukong.scheduler.dask.nodes import data, evaluate, functions_of
@@ -139,7 +140,8 @@ class Compiled:
     ) -> None:
         if not self._started:
             return
-        status = m.CANCELLED if self._company.posted.error is None else m.FAILED
+        why = self._company.posted.error
+        status = m.CANCELLED if why is None or isinstance(why, JobCancelled) else m.FAILED
         self._company.end()
         steps = [self._client.release]
         if error is not None:
@@ -216,9 +218,19 @@ class Compiled:
         """See `Company.look`."""
         return self._company.look()
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """End the job with an error that is none of a task's."""
         self._company.posted.fail(None, error)
+
+    def at_work(self) -> list[Running]:
+        """Return the tasks that run now."""
+        return [Running(self._plan.key(task), where) for task, where in self._company.at_work()]
+
+    def follow(self, course: Course) -> None:
+        """End when it does, and let it see how far this is."""
+        course.at_work, course.working = self.at_work, lambda: self._company.posted.working
+        course.done = lambda: max(self._index, 0) + len(self._job.spans) + len(self._job.away)
+        course.tell(self.fail)
 
     def _put_together(self, key: Hashable, node: Any) -> None:
         values, observer = self._values, self._job.observer

@@ -21,6 +21,7 @@ from wukong.platforms.local.clock import ThreadClock
 from wukong.scheduler.adaptive import lasted
 from wukong.scheduler.company import Packs
 from wukong.scheduler.compiled import Compiled
+from wukong.scheduler.course import Course
 from wukong.scheduler.dask.graphs import shares_memory
 from wukong.scheduler.dask.nodes import functions_of
 
@@ -49,6 +50,10 @@ class Relay:
         Where processes come from, if functions may move there.
     admission : Admission, optional
         The books of what annotated tasks need.
+    course : Course, optional
+        How somebody else may end it.
+    baton : list, optional
+        Of the walk.
     """
 
     def __init__(
@@ -60,8 +65,11 @@ class Relay:
         observer: Observer | None,
         packs: Packs | None = None,
         admission: Admission | None = None,
+        course: Course | None = None,
+        baton: list[int] | None = None,
     ) -> None:
-        self.baton: list[int] = []
+        self.baton: list[int] = [] if baton is None else baton
+        self._course = course or Course()
         self._walk = walk
         self._size = len(walk)
         self._values = values
@@ -138,6 +146,7 @@ class Relay:
                 if not self._over:
                     self._compiled = compiled
                     self._context.run(compiled.start)
+                    compiled.follow(self._course)
         except BaseException as error:
             self._error = error
         finally:
@@ -154,6 +163,7 @@ class Relay:
         """Hand over a walk that nobody has begun: its tasks say that they have to be told apart."""
         self._compiled = self._compile(self._walk, self._values, -1)
         self._compiled.start()
+        self._compiled.follow(self._course)
         self._launched.set()
 
     def _compile(self, tasks: Walk, values: dict[Any, Any], index: int) -> Compiled:

@@ -3,6 +3,7 @@
 What an executor here asks and tells is answered by `wukong.scheduler.service` in the client.
 """
 
+import os
 import time
 from collections.abc import Collection, Hashable, Sequence
 from contextlib import suppress
@@ -18,6 +19,7 @@ from wukong.executor.effects import Framed, Packed
 from wukong.executor.job import Job
 from wukong.plan.view import PlanView
 from wukong.platforms.local import output
+from wukong.platforms.local.page import Seen
 from wukong.platforms.local.placement import Note
 from wukong.platforms.local.worker import Worker
 from wukong.protocol import messages as m
@@ -79,9 +81,12 @@ class _Opened:
     """A job in this worker. Its invoker, too: what is to be started or noted goes to the client."""
 
     def __init__(self, worker: Worker, name: str) -> None:
-        opening, _ = worker.ask("job.open", name)
-        if opening is None:
-            raise JobCancelled(f"job {name} was over before this worker could take part in it")
+        opened, (page,) = worker.ask("job.open", name)
+        with os.fdopen(page):
+            if opened is None:
+                raise JobCancelled(f"job {name} was over before this worker could take part in it")
+            opening, flag, number = opened
+            self._seen = Seen(page, flag, number)
         self.note = Note()
         self.backlog: bool | None = None
         self._tell = worker.tell
@@ -98,13 +103,20 @@ class _Opened:
         estimates = Estimates(at.costs.unknown)
         job = Job(name, plan, at.control, at.values, at.costs, estimates, at.pack, at.unpack, self)
         job.belongs = self._belongs
+        job.at_work = self._seen
         if opening.observed:
             job.observer = _Observer(worker, name)
         self.driver = Driver(job)
 
     def invoke(self, tasks: Sequence[int], per: int) -> None:
         """See `wukong.executor.job.Invoker`."""
-        self._tell("job.invoke", self._name, tasks, per)
+        if not self.over:
+            self._tell("job.invoke", self._name, tasks, per)
+
+    @property
+    def over(self) -> bool:
+        """See `wukong.executor.job.Invoker`; as the client has left word, without a request."""
+        return self._seen.over
 
     def busy(self) -> bool:
         """See `wukong.executor.job.Invoker`; as the client said with its last answer, where it has the records."""

@@ -10,7 +10,7 @@ a store               compiled, published and launched, every value and edge thr
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from threading import local
+from threading import current_thread, local
 from time import perf_counter
 from typing import Any
 
@@ -27,6 +27,7 @@ from wukong.platforms.local.processors import workers_here
 from wukong.scheduler.annotations import agreed
 from wukong.scheduler.company import Packs
 from wukong.scheduler.compiled import Compiled
+from wukong.scheduler.course import Course, Running, present
 from wukong.scheduler.dask.callbacks import active, progress, telling
 from wukong.scheduler.dask.graphs import (
     arrange,
@@ -58,6 +59,7 @@ def run(
     packs: Packs = pack_of,
     admission: Admission | None = None,
     leave: bool = False,
+    course: Course | None = None,
 ) -> Any:
     """Return the values of keys.
 
@@ -79,6 +81,8 @@ def run(
         The books of what annotated tasks need; the machine's if None.
     leave : bool
         Whether results that processes give are to stay where they are; then they are returned as `Left`.
+    course : Course, optional
+        How somebody else may end it; one within that of the task that asks, if a task does, if None.
 
     Returns
     -------
@@ -96,8 +100,38 @@ def run(
         with progress(callbacks) as told_too:
             bare = replace(options, progress=False)
             return run(
-                graph, keys, bare, cache=cache, callbacks=told_too, packs=packs, admission=admission, leave=leave
+                graph,
+                keys,
+                bare,
+                cache=cache,
+                callbacks=told_too,
+                packs=packs,
+                admission=admission,
+                leave=leave,
+                course=course,
             )
+    course = course or Course(present.get())
+    token = present.set(course)
+    try:
+        return _run_through(
+            graph, keys, options, cache, callbacks, packs, admission or admissions.machine, leave, course
+        )
+    finally:
+        present.reset(token)
+        course.over()
+
+
+def _run_through(
+    graph: Any,
+    keys: Any,
+    options: Options,
+    cache: Mapping[Any, Any] | None,
+    callbacks: Any,
+    packs: Packs,
+    admission: Admission,
+    leave: bool,
+    course: Course,
+) -> Any:
     began = perf_counter()
     values = dict(cache or dask_config.get("cache", None) or ())
     nodes, wanted, known = merge(graph), flatten(keys), list(values)
@@ -107,17 +141,24 @@ def run(
         with telling(callbacks, nodes) as told:
             tasks = trace(told.graph, wanted, known)
             told.ordered(tasks, {key: values[key] for key in known})
-            figures = _run(tasks, values, options, told, packs, admission or admissions.machine)
+            figures = _run(tasks, values, options, told, packs, admission, course)
     else:
         tasks = trace(nodes, wanted, known)
-        figures = _run(tasks, values, options, None, packs, admission or admissions.machine)
+        figures = _run(tasks, values, options, None, packs, admission, course)
     figures.tasks, figures.seconds = len(tasks), perf_counter() - began
+    figures.retries += course.retried
     _latest.run = figures
     return arrange(keys, values.known() if leave and isinstance(values, Values) else values)
 
 
 def _run(
-    tasks: Walk, values: dict[Any, Any], options: Options, observer: Any, packs: Packs, admission: Admission
+    tasks: Walk,
+    values: dict[Any, Any],
+    options: Options,
+    observer: Any,
+    packs: Packs,
+    admission: Admission,
+    course: Course,
 ) -> Run:
     """Add the values of the wanted keys to `values`."""
     workers = options.workers or dask_config.get("num_workers", None) or workers_here()
@@ -137,18 +178,23 @@ def _run(
             refuse_lost_writes(tasks)
         executed = granules if granules == "processes" else "threads"
         with Compiled(tasks, values, workers, options.store, observer, -1, executed, packs, admission) as compiled:
+            compiled.follow(course)
             return compiled.finish()
     stamps = Stamps()
+    baton: list[int] = []
+    thread = f"thread {current_thread().name}"
+    course.at_work = lambda: [Running(tasks.keys[index], thread) for index in baton[-1:]]
+    course.done = lambda: baton[-1] if baton else len(stamps)
     if not noted and (granules == "inline" or workers == 1 or len(tasks) < 3):
-        walk(tasks, evaluate, values, observer, stamps=stamps)
+        walk(tasks, evaluate, values, observer, baton, stamps, course.why)
         return Run(executors=1, becomes=max(len(tasks) - 1, 0), parts=alone(tasks, stamps))
-    with Relay(tasks, values, IN_PROCESS, workers, observer, packs, admission) as relay:
+    with Relay(tasks, values, IN_PROCESS, workers, observer, packs, admission, course, baton) as relay:
         if noted:
             relay.hand_over()
         _lookout.watch(relay)
         if noted:
             return relay.join()
-        taken: Taken | None = walk(tasks, evaluate, values, observer, relay.baton, stamps)
+        taken: Taken | None = walk(tasks, evaluate, values, observer, baton, stamps, course.why)
         if taken is None:
             return Run(executors=1, becomes=len(tasks) - 1, parts=alone(tasks, stamps))
         figures = relay.join(taken)

@@ -22,6 +22,7 @@ from wukong.executor.job import Job
 from wukong.plan.reading import Plan
 from wukong.platforms.local.board import Posted
 from wukong.platforms.local.pack import Member, Pack, Work
+from wukong.platforms.local.page import Page
 from wukong.platforms.local.placement import ByKind
 from wukong.protocol import messages as m
 from wukong.protocol.sharding import home
@@ -85,17 +86,30 @@ class Service:
         # Those of whoever asked, also where another thread lets the processes in.
         self._surroundings = posted.context.copy().run(pack.surroundings)
         self._desk = _desk_of(pack)
+        self.flag = self._desk.page.take()
 
     def open(self) -> None:
         """Let workers take part from now on."""
         self._desk.jobs[self._job.name] = self
         self._posted.processes = self._pack
+        self._posted.ended = partial(self._desk.page.lower, self.flag)
+        if self._posted.over:
+            self._posted.ended()
         self._pack.attach(self)
 
     def close(self) -> None:
         """Let nobody take part any more; executors at work notice with their next request."""
         self._pack.detach(self)
         self._desk.jobs.pop(self._job.name, None)
+        self._desk.page.give_back(self.flag)
+
+    def at_work(self) -> list[tuple[int, str]]:
+        """Return the tasks that workers run now, each with where."""
+        return [
+            (task, f"worker process {member.pid}")
+            for member in self._pack.at_work(self)
+            if (task := self._desk.page.task_of(member.number)) is not None
+        ]
 
     def next(self, worker: Member) -> Work | None:
         """Return an invocation for an idle worker, if there is one."""
@@ -274,6 +288,7 @@ class _Desk:
 
     def __init__(self, pack: Pack) -> None:
         self.jobs: dict[str, Service] = {}
+        self.page = Page()
         self._arena = pack.arena
         pack.serve("job.open", self._open)
         pack.serve("job.apply", self._apply)
@@ -286,9 +301,9 @@ class _Desk:
         pack.serve("job.publish", self._publish)
         pack.serve("job.busy", lambda _worker, _fds, job: (self._ask_busy(job), ()))
 
-    def _open(self, _worker: Any, _fds: Any, job: str) -> tuple[Opening | None, tuple[int, ...]]:
+    def _open(self, worker: Member, _fds: Any, job: str) -> Any:
         service = self.jobs.get(job)
-        return service.opening if service else None, ()
+        return (service and (service.opening, service.flag, worker.number)), (self.page.fd,)
 
     def _apply(self, _worker: Any, _fds: Any, job: str, shard: int, request: m.Request, spans: bytes) -> Any:
         service = self.jobs.get(job)

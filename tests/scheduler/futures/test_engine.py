@@ -213,7 +213,7 @@ def test_what_is_cancelled_before_it_begins_never_runs_nor_what_needs_it(engine:
     two = call(engine, lambda _: ran.append(2), one)
     three = call(engine, lambda: ran.append(3))
     engine.submit([one, two, three])
-    assert engine.cancel([one]) == [one]
+    assert engine.cancel([one]) == ([one], [])
     assert (one.state, two.state) == (CANCELLED, CANCELLED)
     gate.open()
     assert engine.wait([three], 20)
@@ -225,9 +225,9 @@ def test_what_is_cancelled_before_it_begins_never_runs_nor_what_needs_it(engine:
 
 def test_a_call_that_runs_is_cancelled_only_to_those_who_wait(engine: Engine) -> None:
     gate = Gate(engine)
-    assert engine.cancel([gate.call], begun=False) == []
+    assert engine.cancel([gate.call], begun=False) == ([], [])
     assert not gate.call.done
-    assert engine.cancel([gate.call]) == []
+    assert engine.cancel([gate.call]) == ([], [(gate.call.key, "a thread of this process")])
     assert gate.call.state == CANCELLED
     after = call(engine, lambda: "after")
     engine.submit([after])

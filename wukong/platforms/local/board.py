@@ -99,6 +99,8 @@ class Posted:
         self.changed = threading.Condition(crew.lock)
         #: Of whoever asked: helpers see its context variables, such as NumPy's `errstate`, as in Dask's threads.
         self.context = copy_context()
+        #: Called when the job is over, however it ends: tells workers in other processes.
+        self.ended: Callable[[], None] = _nobody
         self._crew = crew
         self._lacking: float | None = None
 
@@ -111,6 +113,8 @@ class Posted:
         """Put ready tasks on the board; how many a worker takes is decided when it comes for them."""
         away = self.placement.away
         with self.changed:
+            if self.over:
+                return
             if self.needs:
                 for task in [task for task in tasks if task in self.needs]:
                     heappush(self.needing, task)
@@ -134,6 +138,7 @@ class Posted:
         """Note that the results are ready."""
         with self.changed:
             self.over = True
+            self.ended()
             self.changed.notify_all()
         self._wake()
 
@@ -142,6 +147,7 @@ class Posted:
         with self.changed:
             if not self.over:
                 self.error, self.failed, self.over = error, key, True
+                self.ended()
                 self.changed.notify_all()
         self._wake()
 
@@ -235,6 +241,8 @@ class Posted:
     def forget(self) -> None:
         """Let go of everything, as the job is over. The lock must be held."""
         self.over = True
+        self.ended, ended = _nobody, self.ended
+        ended()
         self.waiting.clear()
         self.away.clear()
         self.needing.clear()
@@ -284,3 +292,7 @@ class Posted:
     def _wake(self) -> None:
         if self.processes is not None:
             self.processes.wake()
+
+
+def _nobody() -> None:
+    return None

@@ -162,6 +162,10 @@ class Pack:
         with self.lock:
             self._sources.pop(source, None)
 
+    def at_work(self, source: Source) -> list[Member]:
+        """Return the workers that are at work for a source."""
+        return [member for member in list(self._processes.members.values()) if member.source is source]
+
     def wake(self) -> None:
         """Offer work to idle workers, and let those who wait look again. Does nothing if no workers are left."""
         if self.usable:

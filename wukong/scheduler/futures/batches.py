@@ -2,14 +2,12 @@
 
 from collections.abc import Callable
 from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from wukong.executor.effects import Raised
 from wukong.platforms.local.admission import context_of
 from wukong.scheduler.futures.call import Call, Container, Input, fill
-
-if TYPE_CHECKING:
-    from wukong.scheduler.futures.lanes import Turn
+from wukong.scheduler.futures.lanes import Turn, here
 
 _numbers = count()
 
@@ -23,7 +21,7 @@ class Piece(NamedTuple):
     retries: int
 
 
-def as_one(calls: list[Call], turn: "Turn", lane: Any = None) -> None:
+def as_one(calls: list[Call], turn: Turn, lane: Any = None) -> None:
     """Have calls run one after the other, as one call of which they are parts.
 
     Parameters
@@ -60,7 +58,10 @@ def as_one(calls: list[Call], turn: "Turn", lane: Any = None) -> None:
 def work_through(items: list[tuple[Piece, tuple[Any, ...]]]) -> list[Any]:
     """Return what each of several calls gives, or `Raised`; one after the other."""
     values: list[Any] = []
+    whole = here.call
     for (function, args, kwargs, retries), inputs in items:
+        if whole is not None and whole.done:  # cancelled
+            break
         try:
             values.append(again(retries, function, *fill(args, inputs), **fill(kwargs, inputs)))
         except Exception as error:

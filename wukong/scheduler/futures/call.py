@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from wukong.errors import ConfigError, JobCancelled
+from wukong.scheduler.course import Running
 
 if TYPE_CHECKING:
     from wukong.scheduler.futures.engine import Engine
@@ -183,6 +184,10 @@ class Call:
         assert self.function is not None, "a value that was given never runs"
         values = [call.engine.open(call) for call in self.inputs]
         return self.function(*fill(self.args, values), **fill(self.kwargs, values))
+
+    def interrupt(self, why: str) -> list[Running]:  # noqa: ARG002
+        """Let nothing more of it begin, as it was cancelled while it ran; return what may still run."""
+        return [Running(self.key, self.lane.where(self))]
 
     def forget(self) -> None:
         """Let go of what was needed to run."""

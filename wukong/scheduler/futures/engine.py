@@ -7,13 +7,14 @@ import os
 from collections.abc import Callable, Iterable
 from functools import partial
 from threading import Lock, current_thread, main_thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet, WeakValueDictionary
 
 from wukong.errors import ConfigError
 from wukong.executor.effects import Raised
 from wukong.platforms.local import admission as admissions
 from wukong.platforms.local.admission import Admission
+from wukong.scheduler.course import Course, Running, cancelled
 from wukong.scheduler.futures.auto import Auto
 from wukong.scheduler.futures.call import (
     CANCELLED,
@@ -33,6 +34,13 @@ if TYPE_CHECKING:
     from wukong.platforms.local.pack import Pack
 
 _CLOSED = "this client is closed"
+
+
+class Cancelled(NamedTuple):
+    """What came of cancelling: calls that had not begun, and what may still run."""
+
+    spared: list[Call]
+    left: list[Running]
 
 
 class Engine(Waiting):
@@ -55,6 +63,8 @@ class Engine(Waiting):
         Those that somebody still holds.
     undone : set of Call
         Those that are not done: a call runs even if nobody waits for it.
+    courses : set of Course
+        Computes that somebody waits for in his own thread.
     owner : callable
         Gives whose engine it is, or None.
     threads, jobs : Lane
@@ -78,6 +88,7 @@ class Engine(Waiting):
         self.owner: Callable[[], Any] = _nobody
         self.calls: WeakValueDictionary[Any, Call] = WeakValueDictionary()
         self.undone: set[Call] = set()
+        self.courses: WeakSet[Course] = WeakSet()
         self.loose = Turn()
         self.threads = Lane(self, workers, "wukong-call")
         self.jobs = Lane(self, max(workers, 4), "wukong-job")
@@ -284,7 +295,7 @@ class Engine(Waiting):
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
-    def cancel(self, calls: Iterable[Call], begun: bool = True) -> list[Call]:
+    def cancel(self, calls: Iterable[Call], begun: bool = True, why: str = "somebody cancelled it") -> Cancelled:
         """Cancel calls, and with them those that need them.
 
         Parameters
@@ -293,30 +304,33 @@ class Engine(Waiting):
             Those to cancel; nothing happens to those that are done.
         begun : bool
             Whether to cancel those that run, too: they run on, but nobody will see what comes of them.
-
-        Returns
-        -------
-        list of Call
-            Those that were cancelled before they began.
+        why : str
+            For those who compute what is cancelled.
         """
         done: list[Call] = []
         spared: list[Call] = []
+        interrupted: list[Call] = []
         with self.lock:
             for call in calls:
                 if call.done:
                     continue
-                running = call.state == RUNNING or (call.state == READY and not call.lane.withdraw(call))
+                # What parts of one whole share is needed as long as one of them is.
+                whole = call.inputs[0] if call.lane is SELECT else call
+                last = whole is call or all(part.done for part in whole.readers if part is not call)
+                running = whole.state == RUNNING or (last and whole.state == READY and not whole.lane.withdraw(whole))
                 if running and not begun:
                     continue
                 if not running:
                     spared.append(call)
-                whole = call.inputs[0] if call.lane is SELECT else None
                 self._end(call, CANCELLED, done)
-                if whole is not None and not whole.done and all(part.done for part in whole.readers):
+                if last and not whole.done:
                     self._end(whole, CANCELLED, done)
+                if last and running:
+                    interrupted.append(whole)
             self._spread(done)
+        left = [one for call in interrupted for one in call.interrupt(why)]
         self._tell(done)
-        return spared
+        return Cancelled(spared, left)
 
     def wake(self) -> None:
         """Have those who read from processes of this engine look whether they still wait."""
@@ -359,7 +373,9 @@ class Engine(Waiting):
                 self.auto.close()
             self.jobs.close()
             undone = list(self.undone)
-        self.cancel(undone)
+        self.cancel(undone, why="its client was closed")
+        for course in list(self.courses):
+            course.end(cancelled("its client was closed"))
         self.admission.leave(self.threads)
         self.processes.close()
 

@@ -154,6 +154,10 @@ class Lane:
         # In the queue it is passed over.
         return call.state == READY
 
+    def where(self, call: Call) -> str:  # noqa: ARG002
+        """Return where a call runs, for people."""
+        return "a thread of this process"
+
     def take_out(self, kind: Any) -> list[Call]:
         """Return the calls of a kind that wait; each has to be given another lane. The lock must be held."""
         return list(dict.fromkeys(call for call in (*self._queue, *self._needing) if call.kind == kind))

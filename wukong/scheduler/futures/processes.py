@@ -74,11 +74,18 @@ class Processes:
         """Refuse: nobody here can run it."""
         return False
 
-    def kill(self, call: Call) -> None:
-        """End the process that runs a call, if one does."""
+    def kill(self, call: Call) -> bool:
+        """End the process that runs a call; return whether one does."""
         handle = self._handles.get(call)
-        if handle is not None and self._calls is not None:
-            self._calls.kill(handle)
+        if handle is None or self._calls is None:
+            return False
+        self._calls.kill(handle)
+        return True
+
+    def where(self, call: Call) -> str:
+        """Return where a call runs, for people."""
+        member = getattr(self._handles.get(call), "member", None)
+        return "a worker process" if member is None else f"worker process {member.pid}"
 
     def excuse(self, call: Call) -> None:
         """Have a call wait for no memory any more."""

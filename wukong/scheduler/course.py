@@ -1,0 +1,122 @@
+"""One compute while it runs, to whoever may end it from outside and to what its tasks do. Not what is cleaned up then.
+
+    future.cancel(), client.close(), a spent budget --end--> Course --tell--> who runs it: a walk alone, or a job
+
+The first reason stays. Who runs the compute sees to it that nothing more begins; a task at work goes on to its end.
+"""
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from threading import Lock
+from typing import Any, NamedTuple
+
+from wukong.errors import JobCancelled
+
+
+class Running(NamedTuple):
+    """Something that nobody could interrupt, so that it may still run.
+
+    Attributes
+    ----------
+    key : key
+        Of the task or the call.
+    where : str
+        The thread, or the worker process with its number.
+    """
+
+    key: Any
+    where: str
+
+
+class Course:
+    """The course of one compute.
+
+    Parameters
+    ----------
+    within : Course, optional
+        That of the task that computes, if one does: what ends it ends this one, too.
+
+    Attributes
+    ----------
+    why : list of BaseException
+        Why nothing more is to begin; empty while there is no reason.
+    retried : int
+        How often tasks in this process were run again.
+    at_work : callable
+        Returns what runs now, as a list of `Running`.
+    done : callable
+        Returns how many tasks are through.
+    working : callable
+        Returns how many workers are at it.
+    """
+
+    def __init__(self, within: "Course | None" = None) -> None:
+        self.why: list[BaseException] = []
+        self.retried = 0
+        self.at_work: Callable[[], list[Running]] = list
+        self.done: Callable[[], int] = int
+        self.working: Callable[[], int] = _one
+        self._lock = Lock()
+        self._listeners: list[Callable[[BaseException], Any]] = []
+        self._within = within
+        if within is not None:
+            within.tell(self.end)
+
+    def end(self, error: BaseException) -> list[Running]:
+        """Let nothing more begin; return what may still run. If it is ending already, the first reason stays."""
+        with self._lock:
+            if self.why:
+                return []
+            listeners, self._listeners = self._listeners, []
+            # Now, for whoever runs it lets go of everything once it hears of it.
+            left = self.at_work()
+            self.why.append(error)
+        for tell in listeners:
+            tell(error)
+        return left
+
+    def tell(self, listener: Callable[[BaseException], Any]) -> None:
+        """Have ``listener(error)`` called when this is to end: by whoever ends it, or, if it is ending, right here."""
+        with self._lock:
+            if not self.why:
+                self._listeners.append(listener)
+                return
+        listener(self.why[0])
+
+    def check(self) -> None:
+        """Raise the reason why nothing more is to begin, if there is one."""
+        if self.why:
+            raise self.why[0]
+
+    def again(self) -> bool:
+        """Count that a task runs again; return whether it may."""
+        self.retried += 1
+        return not self.why
+
+    def over(self) -> None:
+        """Let go of everything, as the compute has come to its end."""
+        with self._lock:
+            self._listeners.clear()
+            self.at_work, self.done, self.working = list, int, _one
+        if self._within is not None:
+            self._within.ignore(self.end)
+            self._within = None
+
+    def ignore(self, listener: Callable[[BaseException], Any]) -> None:
+        """Undo `tell`."""
+        with self._lock:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+
+def cancelled(what: str) -> JobCancelled:
+    """Return the error of a compute that somebody has cancelled."""
+    return JobCancelled(f"the compute was cancelled: {what}")
+
+
+def _one() -> int:
+    return 1
+
+
+#: Of the compute whose task runs in this context.
+present: ContextVar[Any] = ContextVar("wukong_course", default=None)

@@ -95,7 +95,7 @@ class _Opened:
         if opening.store is None:
             at = _at_the_client(self, worker, name, opening.costs)
         else:
-            at = stores.at(opening.store, name)
+            at = stores.at(opening.store, name, there=True)
         self._apart = opening.apart
         self._plan = plan = PlanView(
             opening.manifest, stores.parts_of(name, at.values, lambda: worker.ask("job.publish", name))

@@ -69,8 +69,15 @@ def in_process() -> Stores:
     return Stores(control, None, IN_PROCESS, _as_it_is, opened, lambda: control.counters, "memory")
 
 
-def at(url: str, job: str) -> Stores:
+def at(url: str, job: str, there: bool = False) -> Stores:
     """Return the stores of `job` at `url`.
+
+    Parameters
+    ----------
+    url, job : str
+        Where, and of which job.
+    there : bool
+        Whether the store is known to be there, so that it is waited for if it does not answer.
 
     Raises
     ------
@@ -85,7 +92,7 @@ def at(url: str, job: str) -> Stores:
     from wukong.storage.values.tiered import Tier, TieredValueStore
     from wukong.travel import check_travels
 
-    shared, costs = _link(url)
+    shared, costs = _link(url, there)
     # Of this job alone, whoever else uses the link meanwhile.
     link = shared.view()
     control = RedisControlStore(link, _CLUSTER_SHARDS if isinstance(link, ClusterLink) else 1)
@@ -157,7 +164,7 @@ _links: dict[str, "tuple[Link, Costs]"] = {}
 _opening = Lock()
 
 
-def _link(url: str) -> "tuple[Link, Costs]":
+def _link(url: str, there: bool = False) -> "tuple[Link, Costs]":
     """Return the link to `url`, opened at first use, and what a request over it costs."""
     with _opening:
         known = _links.get(url)
@@ -165,6 +172,8 @@ def _link(url: str) -> "tuple[Link, Costs]":
             from wukong.storage.open import connect
 
             link = connect(url)
+            if there:
+                link.expect()
             try:
                 costs = LOCAL_SERVER.replace(round_trip=_round_trip(link))
             except BaseException:

@@ -17,6 +17,7 @@ from binascii import crc_hqx
 from collections.abc import Sequence
 from contextlib import suppress
 from copy import copy
+from itertools import count
 from math import inf
 from time import monotonic
 from typing import Any, Self
@@ -33,6 +34,7 @@ _LARGEST = 512 * 1024 * 1024
 _PAUSE, _LONGEST_PAUSE = 0.01, 0.25  # seconds between two tries
 #: Codes of errors that go away: a server starts, a cluster settles, a primary has become a replica.
 _PASSING = frozenset(("LOADING", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "BUSY", "READONLY"))
+_FIRST_TRIES = 4  # at a store that has never answered
 _NO_ROOM = frozenset(("OOM", "MISCONF"))
 _CROWDED = "max number of clients"
 
@@ -115,6 +117,10 @@ class Link:
         """A number that changes when the store may have forgotten something: a server was started, or took over."""
         return self._known.generation
 
+    def expect(self) -> None:
+        """Wait for the store from the first request on: somebody else has had an answer from it."""
+        self._known.answered = True
+
     def view(self) -> Self:
         """Return the same link with counters of its own, which begin at zero."""
         view = copy(self)
@@ -168,12 +174,12 @@ class Link:
         """Deliver commands; while the store is away, or not ready, again and again."""
         known, began, pause = self._known, monotonic(), _PAUSE
         patient = began > known.given_up + self.address.away
-        while True:
+        for tries in count(1):
             try:
                 answer = self._deliver(key, commands, patience)
             except (ReplyError, StoreUnavailable) as error:
                 left = began + self.address.away - monotonic()
-                if not self._passes(error):
+                if not self._passes(error, tries):
                     raise
                 if not patient or left <= 0:
                     known.given_up = monotonic()
@@ -183,17 +189,20 @@ class Link:
                 return answer
             time.sleep(min(pause, left))
             pause = min(2 * pause, _LONGEST_PAUSE)
+        raise AssertionError("unreachable")
 
     def _deliver(self, key: bytes, commands: Sequence[list[Buffer]], patience: float) -> Any:
         """Send commands to the node that has `key`."""
         del key
         return self._ask(self.address.nodes[0], commands, patience)
 
-    def _passes(self, error: StoreError) -> bool:
-        """Whether what stands in a request's way may be over soon."""
+    def _passes(self, error: StoreError, tries: int) -> bool:
+        """Whether what stands in a request's way, after so many tries, may be over soon."""
         if isinstance(error, ReplyError):
             return error.code in _PASSING or _CROWDED in str(error)
-        return self._known.answered and not isinstance(error.__cause__, ReplyError) and self._may_return()
+        if isinstance(error.__cause__, ReplyError) or not self._may_return():
+            return False
+        return self._known.answered or (tries < _FIRST_TRIES and not isinstance(error.__cause__, TimeoutError))
 
     def _may_return(self) -> bool:
         host, port = self.address.nodes[0]

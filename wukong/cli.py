@@ -1,4 +1,4 @@
-"""The command line: ``wukong hello`` and ``wukong doctor``. What they do lies elsewhere, but for what hello tells."""
+"""The command line: ``wukong hello``, ``wukong doctor`` and ``wukong clean``. What they do lies elsewhere, but for what hello tells."""
 
 import argparse
 import os
@@ -64,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--store", metavar="URL", help=f"a store to look at as well: {' '.join(config.STORE_SCHEMES)}..."
     )
     doctor.set_defaults(command=lambda options: _doctor(options.store))
+    _add_clean(commands)
     options = parser.parse_args(arguments)
     try:
         status: int = options.command(options)
@@ -76,6 +77,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return status
+
+
+def _add_clean(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "clean",
+        help="remove what dead jobs left in a store",
+        description="List what jobs have in a store: their keys, bytes, when they were opened or last looked after, "
+        "and when anybody touched them last. Then ask, and remove what has been idle for long. Jobs at work stay.",
+    )
+    parser.add_argument("--store", metavar="URL", required=True, help="the store")
+    parser.add_argument("--idle", type=float, metavar="SECONDS", help="how long a dead job is idle (default 3600)")
+    parser.add_argument("--yes", action="store_true", help="remove without asking")
+    parser.set_defaults(command=_clean)
+
+
+def _clean(options: argparse.Namespace) -> int:
+    from wukong.diagnostics import clean
+
+    def agreed(question: str) -> bool:
+        if options.yes:
+            return True
+        try:
+            return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+        except EOFError:
+            return False
+
+    config.resolve({"store": options.store})
+    return clean.clean(options.store, clean.IDLE if options.idle is None else options.idle, agreed)
 
 
 def _hello() -> int:

@@ -164,6 +164,14 @@ class Link:
                 raise
         return self.call(keys[0], b"EVAL", script.source, *rest)
 
+    def primaries(self) -> list[Node]:
+        """Return the nodes that have keys of their own."""
+        return [self.address.nodes[0]]
+
+    def call_node(self, node: Node, *arguments: Argument) -> Any:
+        """Send one command to a certain node, whatever keys it has; see `call`. Once: nobody waits for a node."""
+        return self._ask(node, (command(*arguments),), 0.0)
+
     def close(self) -> None:
         """Close the connections of all threads; a later request opens new ones."""
         for connection in list(self._open):
@@ -239,9 +247,13 @@ class Link:
                     self._drop(node, connection)
                 raise
             except BaseException as error:
-                self._drop(node, connection)
                 if not isinstance(error, OSError):
+                    self._drop(node, connection)
                     raise
+                said = connection.last_words() if new else None
+                self._drop(node, connection)
+                if said is not None:
+                    raise said from error
                 if isinstance(error, TimeoutError) or new:
                     raise StoreUnavailable(f"the store {self.address} gave no answer: {error}") from error
             finally:
@@ -322,6 +334,16 @@ class ClusterLink(Link):
                 self._nodes = [*others, node]
                 node = others[attempt % len(others)]
         raise StoreUnavailable(f"the cluster {self.address} did not settle on a node for slot {slot}") from reason
+
+    def primaries(self) -> list[Node]:
+        """Return the nodes that have keys of their own."""
+        found = []
+        for line in bytes(self.call(b"", b"CLUSTER", b"NODES")).decode().splitlines():
+            _, address, flags, *_ = line.split()
+            if "master" in flags and "fail" not in flags.replace("fail?", ""):
+                host, _, port = address.partition("@")[0].partition(",")[0].rpartition(":")
+                found.append((host or self._nodes[0][0], int(port)))
+        return found
 
     def _named(self, text: str, sender: Node) -> Node:
         host, _, port = text.rpartition(":")

@@ -123,6 +123,15 @@ class Connection:
                 raise reply
         return replies[-1]
 
+    def last_words(self) -> ReplyError | None:
+        """Return the error that the server sent before it closed the connection, if it did."""
+        try:
+            self._socket.settimeout(0.0)
+            said = self._read()
+        except (OSError, ValueError):
+            return None
+        return said if isinstance(said, ReplyError) else None
+
     def close(self) -> None:
         """Close it."""
         self._socket.close()

@@ -1,0 +1,108 @@
+"""What jobs left in a store is found and removed, and what is alive is not touched."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests import drivers
+from wukong import cli
+from wukong.ids import new_job
+from wukong.protocol import messages as m
+from wukong.storage import leftovers
+from wukong.storage.control.redis import RedisControlStore
+from wukong.storage.open import connect
+from wukong.storage.values.redis import RedisValueStore
+
+
+@pytest.fixture
+def link(server_url: str) -> Iterator[Any]:
+    link = connect(server_url)
+    for left in leftovers.find(link):
+        leftovers.remove(link, left)
+    yield link
+    link.close()
+
+
+def leave(link: Any, lease: float = 0.0) -> str:
+    """Leave a job of two shards and some values; return its name."""
+    job = new_job()
+    control = RedisControlStore(link, 2)
+    for shard in range(2):
+        root = m.Outcome(m.CLIENT, 0, m.Value(m.STORED, 0), (m.Edge(shard, 1), m.Edge(7, 100)))
+        control.apply(job, shard, m.Arrive("client", 1, lease, (root,)))
+    values = RedisValueStore(link, job)
+    for name in range(9):
+        values.put(f"{name}.1", b"x" * 1000)
+    return job
+
+
+def test_every_key_of_a_job_is_found_wherever_it_lies(link: Any, server_url: str) -> None:
+    before = drivers.keys_of(server_url)
+    job = leave(link)
+    (left,) = [left for left in leftovers.find(link) if left.job == job]
+    assert set(left.keys) == drivers.keys_of(server_url) - before
+    assert left.nbytes > 9 * 1000
+    assert left.idle < 60
+    assert left.age < 60
+    assert not left.leased
+    assert leftovers.remove(link, left) == len(left.keys)
+    assert drivers.keys_of(server_url) == before
+
+
+def test_a_job_whose_executors_have_leases_is_alive(embedded_url: str) -> None:
+    link = connect(embedded_url)
+    job = leave(link, lease=60.0)
+    (left,) = [left for left in leftovers.find(link) if left.job == job]
+    assert left.leased
+    leftovers.remove(link, left)
+    link.close()
+
+
+def test_every_key_of_a_job_expires(link: Any) -> None:
+    job = leave(link)
+    (left,) = [left for left in leftovers.find(link) if left.job == job]
+    for key in left.keys:
+        assert 0 < link.call(key, b"TTL", key) <= 86400, key
+    leftovers.remove(link, left)
+
+
+def test_clean_removes_what_is_dead_and_only_if_it_is_told_to(
+    link: Any, server_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link.call(b"mine", b"SET", b"mine", b"of somebody else")
+    job = leave(link)
+    assert cli.main(["clean", "--store", server_url, "--yes"]) == 0
+    told = capsys.readouterr().out
+    assert job in told
+    assert "recent" in told
+    assert "Nothing to remove" in told
+    monkeypatch.setattr("builtins.input", lambda _: "n")
+    assert cli.main(["clean", "--store", server_url, "--idle", "0"]) == 1
+    assert "Nothing was removed" in capsys.readouterr().out
+    assert [left.job for left in leftovers.find(link)] == [job]
+    monkeypatch.setattr("builtins.input", lambda _: "y")
+    assert cli.main(["clean", "--store", server_url, "--idle", "0"]) == 0
+    assert "of 1 jobs" in capsys.readouterr().out
+    assert leftovers.find(link) == []
+    assert link.call(b"mine", b"GET", b"mine") == b"of somebody else"
+    link.call(b"mine", b"DEL", b"mine")
+    assert cli.main(["clean", "--store", server_url]) == 0
+    assert "No job has anything" in capsys.readouterr().out
+
+
+def test_clean_does_not_touch_a_job_that_lives_however_little_idle_is_asked_for(
+    embedded_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link = connect(embedded_url)
+    job = leave(link, lease=60.0)
+    assert cli.main(["clean", "--store", embedded_url, "--idle", "0", "--yes"]) == 0
+    assert "leased" in capsys.readouterr().out
+    (left,) = [left for left in leftovers.find(link) if left.job == job]
+    leftovers.remove(link, left)
+    link.close()
+
+
+def test_clean_of_an_embedded_store_says_that_there_is_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["clean", "--store", "embedded"]) == 1
+    assert "ends with its client" in capsys.readouterr().err

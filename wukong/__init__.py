@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from wukong.client import Client, compute, get_client, last_run, persist
     from wukong.futures import Future, as_completed, futures_of, wait
     from wukong.reuse import cache
+    from wukong.scheduler.tries import once, retry
 
 __version__ = "0.1.0"
 __all__ = [
@@ -34,7 +35,9 @@ __all__ = [
     "get",
     "get_client",
     "last_run",
+    "once",
     "persist",
+    "retry",
     "wait",
 ]
 
@@ -48,6 +51,8 @@ def __getattr__(name: str) -> Any:
         return import_module(f"wukong.{name}")
     if name == "cache":
         return import_module("wukong.reuse").cache
+    if name in ("once", "retry"):
+        return getattr(import_module("wukong.scheduler.tries"), name)
     if name in ("Future", "as_completed", "futures_of", "wait"):
         return getattr(import_module("wukong.futures"), name)
     if name in __all__:

@@ -31,6 +31,7 @@ from wukong.scheduler.dask.graphs import flatten, merge
 from wukong.scheduler.futures.call import check_numbers
 from wukong.scheduler.futures.containers import SEVERAL
 from wukong.scheduler.futures.engine import Engine
+from wukong.scheduler.tries import Retry
 from wukong.sizes import parse_bytes
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ class Client(Submitting):
         optimize_graph: bool = True,
         *,
         priority: float = 0,
-        retries: int = 0,
+        retries: int | Retry = 0,
         traverse: bool = True,
         **kwargs: Any,
     ) -> Any:
@@ -150,8 +151,8 @@ class Client(Submitting):
             As in Dask.
         priority : float
             Higher ones begin first.
-        retries : int
-            How often a task may run again after it raised.
+        retries : int or Retry
+            How often a task may run again after it raised; see `submit`.
         traverse : bool
             Whether to look for collections in containers inside of `collections`.
         **kwargs
@@ -182,7 +183,13 @@ class Client(Submitting):
         return type(shape)(items) if type(shape) in SEVERAL else items[0]
 
     def persist(
-        self, collections: Any, optimize_graph: bool = True, *, priority: float = 0, retries: int = 0, **kwargs: Any
+        self,
+        collections: Any,
+        optimize_graph: bool = True,
+        *,
+        priority: float = 0,
+        retries: int | Retry = 0,
+        **kwargs: Any,
     ) -> Any:
         """Compute collections in the background and return them as collections of futures.
 
@@ -201,7 +208,7 @@ class Client(Submitting):
         return type(collections)(built) if type(collections) in SEVERAL else built[0]
 
     def _job(
-        self, graph: Any, keys: list[Any], priority: float, retries: int, options: dict[str, Any]
+        self, graph: Any, keys: list[Any], priority: float, retries: int | Retry, options: dict[str, Any]
     ) -> dict[Any, Future]:
         """Have a graph computed in the background and return a future for each key."""
         check_numbers(priority, retries)

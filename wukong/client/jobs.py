@@ -16,12 +16,19 @@ from wukong.scheduler.futures.call import Call
 from wukong.scheduler.futures.engine import SELECT, Engine
 from wukong.scheduler.futures.lanes import Turn
 from wukong.scheduler.left import Left
+from wukong.scheduler.tries import Retry
 
 _numbers = count()
 
 
 def submit_job(
-    engine: Engine, graph: Any, keys: list[Any], options: dict[str, Any], priority: float, retries: int, ran: Any
+    engine: Engine,
+    graph: Any,
+    keys: list[Any],
+    options: dict[str, Any],
+    priority: float,
+    retries: int | Retry,
+    ran: Any,
 ) -> dict[Any, Call]:
     """Have a graph computed in the background; return, for each key, the call that gives its value.
 
@@ -33,7 +40,7 @@ def submit_job(
         As in `wukong.get`.
     priority : float
         Higher ones begin first.
-    retries : int
+    retries : int or Retry
         How often a task may run again.
     ran : weak method
         Is told of the figures of the run.
@@ -76,7 +83,7 @@ def work(
     graph: dict[Any, Any],
     keys: list[Any],
     options: dict[str, Any],
-    retries: int,
+    retries: int | Retry,
     ran: "weakref.WeakMethod[Any]",
     read: dict[Any, Call],
 ) -> tuple[Any, ...]:
@@ -86,7 +93,7 @@ def work(
     ----------
     graph, keys, options
         As in `wukong.get`.
-    retries : int
+    retries : int or Retry
         How often a task may run again.
     ran : weak method
         Is told of the figures of the run.

@@ -16,6 +16,7 @@ from wukong.scheduler.futures.call import Call, lift
 from wukong.scheduler.futures.containers import SEVERAL, collect, futures_of, values
 from wukong.scheduler.futures.engine import Engine
 from wukong.scheduler.futures.lanes import Turn
+from wukong.scheduler.tries import Retry, is_once
 
 if TYPE_CHECKING:
     from wukong.client.executor import ClientExecutor
@@ -43,7 +44,8 @@ class Submitting:
         *args: Any,
         key: Any = None,
         pure: bool = False,
-        retries: int = 0,
+        retries: int | Retry = 0,
+        once: bool = False,
         priority: float = 0,
         workers: str | Iterable[str] | None = None,
         memory: int | str | None = None,
@@ -61,8 +63,11 @@ class Submitting:
             Its name. If somebody holds a future of this name, that one is returned and nothing runs.
         pure : bool
             Whether equal calls may share one: their key is made of function and arguments then.
-        retries : int
-            How often it may run again after it raised.
+        retries : int or Retry
+            How often it may run again after it raised: after a tenth of a second, then after twice as long, and so on;
+            or what `wukong.retry` returns.
+        once : bool
+            Whether it may never run twice; see `wukong.once`.
         priority : float
             Higher ones run first.
         workers : str, or several, optional
@@ -88,7 +93,7 @@ class Submitting:
         if (key is not None or pure) and (known := self._held(name)) is not None:
             return known
         need, lane = self._place(name, memory, workers, allow_other_workers)
-        call = self._call(name, function, args, kwargs, priority, retries, need)
+        call = self._call(name, function, args, kwargs, priority, retries, need, once)
         self._engine.submit([call], lane)
         return Future(call)
 
@@ -98,7 +103,8 @@ class Submitting:
         *iterables: Iterable[Any],
         key: Any = None,
         pure: bool = False,
-        retries: int = 0,
+        retries: int | Retry = 0,
+        once: bool = False,
         priority: float = 0,
         batch_size: int | None = None,
         workers: str | Iterable[str] | None = None,
@@ -115,7 +121,7 @@ class Submitting:
             The shortest one ends it.
         key : str or list of keys, optional
             What the names begin with, or all of them.
-        pure, retries, priority
+        pure, retries, once, priority
             As in `submit`.
         batch_size : int, optional
             So many calls run one after the other as one, which pays where they are very short.
@@ -143,7 +149,7 @@ class Submitting:
             name = self._key(function, row, kwargs, given, pure)
             future = self._held(name) if pure or given is not None else None
             if future is None:
-                calls.append(self._call(name, function, row, kwargs, priority, retries, need))
+                calls.append(self._call(name, function, row, kwargs, priority, retries, need, once))
                 future = Future(calls[-1])
             futures.append(future)
         if batch_size is None or batch_size < 2:
@@ -175,7 +181,20 @@ class Submitting:
         lane = None if note.workers is None else engine.threads if note.workers == "threads" else engine.processes
         return 0 if within() else note.memory, lane
 
-    def _call(self, key: Any, function: Any, args: Any, kwargs: Any, priority: float, retries: int, need: int) -> Call:
+    def _call(
+        self,
+        key: Any,
+        function: Any,
+        args: Any,
+        kwargs: Any,
+        priority: float,
+        retries: int | Retry,
+        need: int,
+        once: bool,
+    ) -> Call:
+        once = once or is_once(function)
+        if once and retries:
+            raise ConfigError(f"the call {key!r} is to run once, and is to be retried; take one of the two away")
         inputs: dict[Call, int] = {}
         args = lift(args, inputs)
         if kwargs:
@@ -189,6 +208,7 @@ class Submitting:
             tuple(inputs),
             priority=priority,
             retries=retries,
+            once=once,
             need=need,
             context=context_of(need),
         )

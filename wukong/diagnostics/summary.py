@@ -88,6 +88,7 @@ def _figures(run: Run) -> list[tuple[str, str]]:
         ("executors", f"{run.executors:,}"),
         ("becomes", f"{run.becomes:,}"),
         ("invocations", f"{run.invocations:,}"),
+        *([("retries", f"{run.retries:,}")] if run.retries else []),
         ("store", _store(run)),
         ("wall time", duration(run.seconds) + each),
     ]

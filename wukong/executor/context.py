@@ -70,6 +70,8 @@ class Tally:
         Values written to the value store; large values that were accepted unwritten.
     recomputed, lost : int
         Values computed again because they were nowhere; outcomes that came second.
+    retried : int
+        Tasks run again after they had raised; what does that counts it.
     """
 
     executors: int = 1
@@ -80,6 +82,7 @@ class Tally:
     held: int = 0
     recomputed: int = 0
     lost: int = 0
+    retried: int = 0
 
     def add(self, other: "Tally") -> None:
         """Add the counts of other executors."""

@@ -23,6 +23,7 @@ Ints: TypeAlias = "array[int]"
 # Bits of `Columns.flags`.
 OUTPUT: Final = 1
 GIVEN: Final = 2
+ONCE: Final = 4
 
 
 class Columns:
@@ -45,7 +46,7 @@ class Columns:
     heights : array of int32, length count
         Tasks on the longest path to an output, itself not counted.
     flags : bytearray, length count
-        `OUTPUT` and `GIVEN`.
+        `OUTPUT`, `GIVEN` and `ONCE`.
     programs : list of Program
     functions : list of callable
     literals : list of object

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from wukong.errors import MissingExtra
-from wukong.plan.columns import GIVEN, OUTPUT, Columns
+from wukong.plan.columns import GIVEN, ONCE, OUTPUT, Columns
 from wukong.plan.program import Program, execute
 
 if TYPE_CHECKING:
@@ -101,9 +101,10 @@ class Reading(ABC):
         columns, i = self.at(task)
         return bool(columns.flags[i] & OUTPUT)
 
-    def once(self, task: int) -> bool:  # noqa: ARG002
+    def once(self, task: int) -> bool:
         """Whether `task` may be started only once, so that it is lost if its executor does not come back."""
-        return False
+        columns, i = self.at(task)
+        return bool(columns.flags[i] & ONCE)
 
     def is_given(self, task: int) -> bool:
         """Whether the value of `task` is supplied and nothing is to be run for it."""

@@ -1,6 +1,7 @@
 """What people say of a task beside what it does: the memory that it needs at once, and which workers may run it.
 
     memory="2 GB"           bytes, or text
+    once=True               that it never runs twice knowingly
     workers="processes"     one name of `WORKERS`, or several
     allow_other_workers     whether others will do, too
 
@@ -29,14 +30,22 @@ class Annotation(NamedTuple):
         ``threads`` or ``processes``; None if either will do.
     others : bool
         Whether, where there are no such workers, others will do.
+    once : bool
+        Whether it may never run twice.
     """
 
     memory: int = 0
     workers: str | None = None
     others: bool = False
+    once: bool = False
+
+    @property
+    def apart(self) -> bool:
+        """Whether it matters who begins the task, and when."""
+        return bool(self.memory) or self.workers is not None
 
 
-def read(name: Any, memory: Any = None, workers: Any = None, others: bool = False) -> Annotation:
+def read(name: Any, memory: Any = None, workers: Any = None, others: bool = False, once: bool = False) -> Annotation:
     """Return what is said of a task.
 
     Parameters
@@ -49,6 +58,8 @@ def read(name: Any, memory: Any = None, workers: Any = None, others: bool = Fals
         Names of `WORKERS`.
     others : bool
         Whether others will do.
+    once : bool
+        Whether it may never run twice.
 
     Raises
     ------
@@ -60,7 +71,7 @@ def read(name: Any, memory: Any = None, workers: Any = None, others: bool = Fals
     except ConfigError as error:
         raise AnnotationError(f"of task {name!r}, {error}") from None
     if workers is None:
-        return Annotation(needs)
+        return Annotation(needs, once=once)
     names = [workers] if isinstance(workers, str) else list(workers)
     unknown = [other for other in names if other not in WORKERS]
     if unknown and not others:
@@ -69,7 +80,7 @@ def read(name: Any, memory: Any = None, workers: Any = None, others: bool = Fals
             f"no addresses; allowed are {', '.join(map(repr, WORKERS))}, or allow_other_workers=True beside"
         )
     kinds = {WORKERS[known] for known in names if known in WORKERS}
-    return Annotation(needs, kinds.pop() if len(kinds) == 1 else None, others)
+    return Annotation(needs, kinds.pop() if len(kinds) == 1 else None, others, once)
 
 
 def agreed(notes: Mapping[Any, Annotation], usual: str, limit: int) -> dict[Any, Annotation]:
@@ -89,7 +100,7 @@ def agreed(notes: Mapping[Any, Annotation], usual: str, limit: int) -> dict[Any,
         If a task alone needs more, or workers are missing.
     """
     found = {}
-    for key, (memory, workers, others) in notes.items():
+    for key, (memory, workers, others, once) in notes.items():
         if memory > limit:
             raise AnnotationError(
                 f"task {key!r} needs {memory:,} bytes of memory at once, but all tasks together may have {limit:,}; "
@@ -104,6 +115,6 @@ def agreed(notes: Mapping[Any, Annotation], usual: str, limit: int) -> dict[Any,
             workers = None
         if workers == usual:
             workers = None
-        if memory or workers is not None:
-            found[key] = Annotation(memory, workers, others)
+        if memory or workers is not None or once:
+            found[key] = Annotation(memory, workers, others, once)
     return found

@@ -88,13 +88,14 @@ class Compiled:
             # Nothing is at hand where executors run elsewhere, so it becomes part of the plan.
             left.update({key: data(key, values[key]) for key in known})
             given = {}
+        once = {key for key, note in walk.notes.items() if note.once}
         # What is said of a task is not said of those that it would be fused with.
-        self._plan = plan = lower(left, self._outputs, given, fuse=observer is None and not walk.notes)
+        self._plan = plan = lower(left, self._outputs, given, fuse=observer is None and not walk.notes, once=once)
         self._numbers = {plan.key(task): task for task in plan.given}
         self._given = {self._numbers[key]: value for key, value in known.items() if key in self._numbers}
         notes = {}
         if walk.notes:
-            notes = {task: walk.notes[key] for task in range(plan.size) if (key := plan.key(task)) in walk.notes}
+            notes = {task: note for task in plan.tasks if (note := walk.notes.get(plan.key(task))) and note.apart}
         self._company = Company(plan, workers, granules, packs, notes, admission)
         name = new_job()
         self._stores = stores.in_process() if store is None else stores.at(store, name)
@@ -200,6 +201,7 @@ class Compiled:
             executors=tally.executors,
             becomes=tally.becomes,
             invocations=tally.invocations,
+            retries=tally.retried,
             round_trips=after[0] - self._before[0],
             bytes_sent=after[1] - self._before[1],
             bytes_received=after[2] - self._before[2],

@@ -88,10 +88,18 @@ class Course:
         if self.why:
             raise self.why[0]
 
+    @property
+    def ending(self) -> bool:
+        """Whether nothing more is to begin."""
+        return bool(self.why)
+
     def again(self) -> bool:
         """Count that a task runs again; return whether it may."""
-        self.retried += 1
-        return not self.why
+        if self.ending:
+            return False
+        with self._lock:
+            self.retried += 1
+        return True
 
     def over(self) -> None:
         """Let go of everything, as the compute has come to its end."""

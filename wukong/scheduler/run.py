@@ -214,7 +214,7 @@ def _agree(tasks: Walk, granules: str, store: str | None, admission: Admission) 
         usual = "threads" if granules == "inline" else granules
     notes = agreed(tasks.notes, usual, admission.limit)
     if within():
-        notes = {key: note._replace(memory=0) for key, note in notes.items() if note.workers is not None}
+        notes = {key: note._replace(memory=0) for key, note in notes.items() if note.workers is not None or note.once}
     tasks.notes = notes
 
 

@@ -4,11 +4,13 @@ A layer says it of all its tasks, or a function of the key does. Where Dask fuse
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from dask._task_spec import Task, convert_legacy_task
 
+from wukong.errors import AnnotationError
 from wukong.scheduler.annotations import Annotation, read
+from wukong.scheduler.tries import Retry
 
 
 class Annotated(Task):  # type: ignore[misc]
@@ -43,19 +45,25 @@ def annotate(graph: dict[Any, Any], keys: Iterable[Any], said: Mapping[str, Any]
     AnnotationError
         If a size cannot be read, or a name of workers is none that there is.
     """
-    if "memory" not in said and "workers" not in said:
+    if _LISTENED.isdisjoint(said):
         return
     for key in keys:
-        memory, workers, others = [_of(said.get(name), key) for name in ("memory", "workers", "allow_other_workers")]
-        if memory is None and workers is None:
+        memory, workers, others, once = [_of(said.get(name), key) for name in _NAMES]
+        if memory is None and workers is None and not once:
             continue
-        note = read(key, memory, workers, bool(others))
+        if once and _of(said.get("retries"), key):
+            raise AnnotationError(f"task {key!r} is to run once, and is to be retried; take one of the two away")
+        note = read(key, memory, workers, bool(others), bool(once))
         node = convert_legacy_task(key, graph[key], graph)
         if isinstance(node, Task):
             graph[key] = Annotated.of(node, note)
 
 
+_NAMES: Final = ("memory", "workers", "allow_other_workers", "once")
+_LISTENED: Final = frozenset({"memory", "workers", "once"})
+
+
 def _of(value: Any, key: Any) -> Any:
     """Return what is said of one task; Dask stands something in for what is said of others only."""
-    value = value(key) if callable(value) else value
+    value = value(key) if callable(value) and not isinstance(value, Retry) else value
     return None if type(value).__name__ == "_AnnotationsTombstone" else value

@@ -10,7 +10,7 @@ What is not needed for the outputs is never looked at. The graph may be of any d
 arguments recurses, as it does in Dask.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any, Final
 
 from dask._task_spec import (
@@ -29,8 +29,10 @@ from dask._task_spec import (
 
 from wukong.errors import GraphCycle
 from wukong.plan.builder import LONGEST_CHAIN, PlanBuilder
+from wukong.plan.columns import ONCE
 from wukong.plan.program import make_dict, make_list, make_set, make_tuple, pass_on
 from wukong.plan.reading import Plan
+from wukong.scheduler.tries import is_once
 
 _CONSTRUCTORS: Final[dict[type, Any]] = {List: make_list, Tuple: make_tuple, Set: make_set, Dict: make_dict}
 _LACKING: Final = object()
@@ -47,6 +49,7 @@ def lower(
     outputs: Sequence[Hashable],
     given: Mapping[Hashable, Any] | None = None,
     fuse: bool = True,
+    once: Collection[Hashable] = (),
 ) -> Plan:
     """Compile a graph of Dask's nodes into a plan.
 
@@ -61,6 +64,8 @@ def lower(
         at launch; only the keys are used here.
     fuse : bool
         Whether linear chains become one task each.
+    once : collection of keys
+        Tasks that may never run twice, beside those whose functions are marked so.
 
     Returns
     -------
@@ -76,7 +81,23 @@ def lower(
     lowering = _Lowering(graph, {} if given is None else given)
     requested = [lowering.output(key) for key in outputs]
     lowering.walk()
-    return lowering.builder.build(requested, LONGEST_CHAIN if fuse else 1)
+    plan = lowering.builder.build(requested, LONGEST_CHAIN if fuse else 1)
+    _mark_once(plan, once)
+    return plan
+
+
+def _mark_once(plan: Plan, once: Collection[Hashable]) -> None:
+    columns = plan.columns
+    functions = {number for number, function in enumerate(columns.functions) if is_once(function)}
+    programs = {
+        number
+        for number, program in enumerate(columns.programs if functions else ())
+        if any(call[0] in functions for call in program.calls)
+    }
+    if once or programs:
+        for task, (key, program) in enumerate(zip(columns.keys, columns.program, strict=True)):
+            if key in once or program in programs:
+                columns.flags[task] |= ONCE
 
 
 class _Lowering:

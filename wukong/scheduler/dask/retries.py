@@ -8,7 +8,7 @@ from typing import Any
 from dask._task_spec import GraphNode, Task
 
 from wukong.scheduler.dask.annotated import Annotated
-from wukong.scheduler.futures.batches import again
+from wukong.scheduler.tries import Retry, again, is_once, retry_of
 
 
 def with_retries(graph: Mapping[Any, Any], retries: Any) -> dict[Any, Any]:
@@ -17,20 +17,22 @@ def with_retries(graph: Mapping[Any, Any], retries: Any) -> dict[Any, Any]:
     Parameters
     ----------
     graph : mapping of key to node
-    retries : int or callable
-        How many times; as in ``dask.annotate(retries=...)``, a function of the key may say it.
+    retries : int, Retry or callable
+        How many times, and when; as in ``dask.annotate(retries=...)``, a function of the key may say it.
     """
-    return {key: _again(node, retries(key) if callable(retries) else retries) for key, node in graph.items()}
+    if callable(retries) and not isinstance(retries, Retry):
+        return {key: _again(node, retries(key)) for key, node in graph.items()}
+    return {key: _again(node, retries) for key, node in graph.items()}
 
 
 def _again(node: Any, retries: Any) -> Any:
-    if not isinstance(retries, Integral) or retries <= 0:
+    if not isinstance(retries, Integral | Retry) or (retry := retry_of(retries)) is None:
         return node
     if type(node) is tuple and node and callable(node[0]):
-        return (partial(again, int(retries), node[0]), *node[1:])
-    if type(node) is Task:
+        return node if is_once(node[0]) else (partial(again, retry, node[0]), *node[1:])
+    if type(node) is Task and not is_once(node.func):
         args = [_again(arg, retries) if isinstance(arg, GraphNode) else arg for arg in node.args]
-        return Task(node.key, partial(again, int(retries), node.func), *args, **node.kwargs)
-    if type(node) is Annotated:
+        return Task(node.key, partial(again, retry, node.func), *args, **node.kwargs)
+    if type(node) is Annotated and not node.note.once:
         return Annotated.of(_again(node.bare, retries), node.note)
     return node

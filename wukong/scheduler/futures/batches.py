@@ -1,4 +1,4 @@
-"""Several calls that run as one, and a call that runs again if it raises. Imported by workers: no Dask here."""
+"""Several calls that run as one. Imported by workers: no Dask here."""
 
 from collections.abc import Callable
 from itertools import count
@@ -8,6 +8,7 @@ from wukong.executor.effects import Raised
 from wukong.platforms.local.admission import context_of
 from wukong.scheduler.futures.call import Call, Container, Input, fill
 from wukong.scheduler.futures.lanes import Turn, here
+from wukong.scheduler.tries import Retry, again
 
 _numbers = count()
 
@@ -18,7 +19,7 @@ class Piece(NamedTuple):
     function: Callable[..., Any]
     args: Any
     kwargs: Any
-    retries: int
+    retry: Retry | None
 
 
 def as_one(calls: list[Call], turn: Turn, lane: Any = None) -> None:
@@ -41,13 +42,14 @@ def as_one(calls: list[Call], turn: Turn, lane: Any = None) -> None:
     for part, call in enumerate(calls):
         assert call.function is not None, "a new call has a function"
         own = Container(tuple, [Input(inputs[read]) for read in call.inputs])
-        items.append(Container(tuple, [Piece(call.function, call.args, call.kwargs, call.retries), own]))
+        items.append(Container(tuple, [Piece(call.function, call.args, call.kwargs, call.retry), own]))
         call.forget()
         call.part = part
     args = Container(tuple, [Container(list, items)])
     name, priority, need = f"batch-{next(_numbers)}", calls[0].priority, max(call.need for call in calls)
     context = context_of(need)
     whole = Call(engine, name, work_through, args, None, tuple(inputs), priority=priority, need=need, context=context)
+    whole.once = any(call.once for call in calls)
     for call in calls:
         call.inputs = (whole,)
     # Parts first, or the whole might be through before there is any.
@@ -59,21 +61,12 @@ def work_through(items: list[tuple[Piece, tuple[Any, ...]]]) -> list[Any]:
     """Return what each of several calls gives, or `Raised`; one after the other."""
     values: list[Any] = []
     whole = here.call
-    for (function, args, kwargs, retries), inputs in items:
+    for (function, args, kwargs, retry), inputs in items:
         if whole is not None and whole.done:  # cancelled
             break
         try:
-            values.append(again(retries, function, *fill(args, inputs), **fill(kwargs, inputs)))
+            args, kwargs = fill(args, inputs), fill(kwargs, inputs)
+            values.append(again(retry, function, *args, **kwargs) if retry else function(*args, **kwargs))
         except Exception as error:
             values.append(Raised(error))
     return values
-
-
-def again(retries: int, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """Call a function; if it raises, call it again, at most `retries` times."""
-    for _ in range(retries):
-        try:
-            return function(*args, **kwargs)
-        except Exception:
-            continue
-    return function(*args, **kwargs)

@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from contextvars import Context
 from itertools import count
-from numbers import Integral, Real
+from numbers import Real
 from operator import is_
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from wukong.errors import ConfigError, JobCancelled
 from wukong.scheduler.course import Running
+from wukong.scheduler.tries import Retry, retry_of
 
 if TYPE_CHECKING:
     from wukong.scheduler.futures.engine import Engine
@@ -40,12 +41,9 @@ def check_numbers(priority: Any, retries: Any) -> None:
     """
     if type(priority) is int and type(retries) is int:  # as nearly always
         return
-    for name, given, kind, what in (
-        ("priority", priority, Real, "number"),
-        ("retries", retries, Integral, "whole number"),
-    ):
-        if not isinstance(given, kind):
-            raise ConfigError(f"{name}={given!r} is not allowed; use a {what}")
+    if not isinstance(priority, Real):
+        raise ConfigError(f"priority={priority!r} is not allowed; use a number")
+    retry_of(retries)
 
 
 class Input:
@@ -74,8 +72,10 @@ class Call:
         Distinct calls whose values it takes.
     priority : float
         Higher ones run first.
-    retries : int
-        How often it may run again after it raised.
+    retries : int or Retry
+        How often it may run again after it raised, and when.
+    once : bool
+        Whether it may never run twice.
     context : contextvars.Context
         Of whoever asked; the function runs in it where it runs in this process.
     need : int
@@ -95,6 +95,8 @@ class Call:
         What stands for its function while it is not decided where that belongs.
     trace : traceback or None
         Where it was raised.
+    earlier : list of str
+        What it raised in earlier tries.
     cause : Call or None
         The call that failed, or was cancelled, in whose wake this one was.
     """
@@ -105,6 +107,7 @@ class Call:
         "callbacks",
         "cause",
         "context",
+        "earlier",
         "engine",
         "error",
         "function",
@@ -117,10 +120,11 @@ class Call:
         "missing",
         "need",
         "number",
+        "once",
         "part",
         "priority",
         "readers",
-        "retries",
+        "retry",
         "sealed",
         "started",
         "state",
@@ -140,7 +144,8 @@ class Call:
         inputs: Sequence["Call"] = (),
         *,
         priority: float = 0,
-        retries: int = 0,
+        retries: int | Retry = 0,
+        once: bool = False,
         context: Context | None = None,
         need: int = 0,
         part: int = 0,
@@ -153,7 +158,9 @@ class Call:
         self.kwargs = {} if kwargs is None else kwargs
         self.inputs = inputs
         self.priority = priority
-        self.retries = retries
+        self.retry = retry_of(retries) if retries else None
+        self.once = once
+        self.earlier: list[str] = []
         self.context = context
         self.need = need
         self.part = part

@@ -22,13 +22,16 @@ from wukong.scheduler.futures.call import (
     FINISHED,
     READY,
     RUNNING,
+    WAITING,
     Call,
 )
 from wukong.scheduler.futures.lanes import Lane, Turn, here
+from wukong.scheduler.futures.later import Later
 from wukong.scheduler.futures.outcome import outcome
 from wukong.scheduler.futures.processes import Processes
 from wukong.scheduler.futures.waiting import Signal, Waiting
 from wukong.scheduler.left import Left
+from wukong.scheduler.tries import said, tell_earlier
 
 if TYPE_CHECKING:
     from wukong.platforms.local.pack import Pack
@@ -90,6 +93,7 @@ class Engine(Waiting):
         self.undone: set[Call] = set()
         self.courses: WeakSet[Course] = WeakSet()
         self.loose = Turn()
+        self._later = Later()
         self.threads = Lane(self, workers, "wukong-call")
         self.jobs = Lane(self, max(workers, 4), "wukong-job")
         self.processes = Processes(self, start or _no_pack)
@@ -230,20 +234,29 @@ class Engine(Waiting):
         self._tell(done)
 
     def failed(self, call: Call, error: BaseException) -> None:
-        """Note that a call raised; it runs again if it may."""
+        """Note that a call raised; it runs again, after a pause, if it may."""
         done: list[Call] = []
         with self.lock:
             if call.done:
                 return
-            if call.retries > 0 and isinstance(error, Exception):
-                call.retries -= 1
-                call.state = READY
-                call.lane.put_back(call)
+            if call.retry is not None and call.retry.may(error, len(call.earlier)):
+                call.earlier.append(said(error))
+                call.state = WAITING
+                self._later.call(call.retry.pause(len(call.earlier)), partial(self._again, call))
             else:
+                tell_earlier(error, call.earlier)
                 call.error, call.trace = error, error.__traceback__
                 self._end(call, FAILED, done)
                 self._spread(done)
         self._tell(done)
+
+    def _again(self, call: Call) -> None:
+        with self.lock:
+            if call.done:
+                return
+            call.state = READY
+            call.lane.put_back(call)
+        self._tell([])
 
     def open(self, call: Call) -> Any:
         """Return the value of a call that is finished."""
@@ -373,6 +386,7 @@ class Engine(Waiting):
                 self.auto.close()
             self.jobs.close()
             undone = list(self.undone)
+        self._later.close()
         self.cancel(undone, why="its client was closed")
         for course in list(self.courses):
             course.end(cancelled("its client was closed"))

@@ -119,7 +119,7 @@ class Processes:
                 self._fail(call, error)
 
     def _fail(self, call: Call, error: BaseException) -> None:
-        call.retries = 0
+        call.retry = None
         self._engine.failed(call, error)
 
     def pack(self) -> "Pack":

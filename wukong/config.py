@@ -32,6 +32,8 @@ class Options:
         None keeps everything in the process; ``embedded`` starts a private server; else a URL of `STORE_SCHEMES`.
     progress : bool
         Whether a bar on the terminal, or in the notebook, shows how far a compute of more than a second is.
+    budget : float or None
+        Seconds of executor time, all workers together, after which nothing more of a compute begins; None for no end.
     """
 
     platform: str = "local"
@@ -39,6 +41,7 @@ class Options:
     workers: int | None = None
     store: str | None = None
     progress: bool = False
+    budget: float | None = None
 
 
 NAMES: Final = tuple(field.name for field in fields(Options))
@@ -117,11 +120,20 @@ def _from_environment() -> dict[str, Any]:
         text = os.environ.get(variable)
         if text:
             value: Any = int(text) if name == "workers" and text.isdecimal() else text
+            if name == "budget":
+                value = _number(text)
             if name == "progress":
                 value = {"1": True, "true": True, "0": False, "false": False}.get(text.lower(), text)
             _check(name, value, f"the environment variable {variable}")
             found[name] = value
     return found
+
+
+def _number(text: str) -> Any:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _check(name: str, value: Any, where: str) -> None:
@@ -135,6 +147,9 @@ def _check(name: str, value: Any, where: str) -> None:
     elif name == "store":
         good = value is None or value == "embedded" or (isinstance(value, str) and value.startswith(STORE_SCHEMES))
         allowed = "None, embedded, or a URL that starts with " + " ".join(STORE_SCHEMES)
+    elif name == "budget":
+        good = value is None or (type(value) in (int, float) and 0 < value < float("inf"))
+        allowed = "None or a positive number of seconds"
     elif name == "progress":
         good, allowed = type(value) is bool, "True or False (in the environment 1 or 0)"
     else:

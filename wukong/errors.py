@@ -17,6 +17,7 @@
     |   +-- ValueTooLarge (ValueError)           a value exceeds what the store can take
     |   +-- MemoryLimitReached (MemoryError)     neither memory nor disk has room for a value
     |   +-- FrameError (ValueError)              stored bytes are foreign, truncated or of another version
+    +-- AttachUnsupported (NotImplementedError)  a job cannot be gone on with here
     +-- ClientClosed (RuntimeError)              the client is closed, or of the process this one was forked from
     +-- JobFailed (RuntimeError)                 the job ended without its results, and not by a task's own exception
         +-- TaskLost                             a task's executors died too often, or it may run only once
@@ -24,6 +25,7 @@
         +-- TaskFailed                           a task failed with an exception that could not travel
         +-- JobCancelled                         somebody cancelled it
         |   +-- FutureCancelled (CancelledError) the same of one call; in wukong.futures
+        |   +-- BudgetSpent                    it has used the executor time that it may
         +-- JobStalled (TimeoutError)            nothing moved before the deadline
 
 Each also derives from the builtin given in brackets, so that existing `except` clauses hold. Messages say what, where,
@@ -103,6 +105,10 @@ class FrameError(StoreError, ValueError):
     """Stored bytes are not a frame of ours: foreign, truncated, or of another version."""
 
 
+class AttachUnsupported(WukongError, NotImplementedError):
+    """A job cannot be gone on with by another client: its executors have ended with its own; says what to do."""
+
+
 class ClientClosed(WukongError, RuntimeError):
     """The client is closed, or was made in the process that this one was forked from."""
 
@@ -136,6 +142,22 @@ class TaskFailed(JobFailed):
 
 class JobCancelled(JobFailed):
     """The job was cancelled; the message says by whom or why."""
+
+
+class BudgetSpent(JobCancelled):
+    """The job has used the executor time that it may; the message says how far it came.
+
+    Attributes
+    ----------
+    budget, spent : float
+        Seconds of executor time that it might use, and that it had used when nothing more began.
+    tasks : int
+        How many were through.
+    """
+
+    budget: float = 0.0
+    spent: float = 0.0
+    tasks: int = 0
 
 
 # TimeoutError comes first: tblib, where installed, unpickles by `__new__`, and RuntimeError's refuses an OSError.

@@ -42,6 +42,8 @@ class Course:
         Why nothing more is to begin; empty while there is no reason.
     retried : int
         How often tasks in this process were run again.
+    size : int
+        How many tasks there are.
     at_work : callable
         Returns what runs now, as a list of `Running`.
     done : callable
@@ -53,6 +55,7 @@ class Course:
     def __init__(self, within: "Course | None" = None) -> None:
         self.why: list[BaseException] = []
         self.retried = 0
+        self.size = 0
         self.at_work: Callable[[], list[Running]] = list
         self.done: Callable[[], int] = int
         self.working: Callable[[], int] = _one

@@ -9,6 +9,7 @@ a store               compiled, published and launched, every value and edge thr
 
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from threading import current_thread, local
 from time import perf_counter
@@ -25,6 +26,7 @@ from wukong.platforms.local.admission import Admission, within
 from wukong.platforms.local.packs import in_worker, pack_of
 from wukong.platforms.local.processors import workers_here
 from wukong.scheduler.annotations import agreed
+from wukong.scheduler.budget import Budget
 from wukong.scheduler.company import Packs
 from wukong.scheduler.compiled import Compiled
 from wukong.scheduler.course import Course, Running, present
@@ -113,9 +115,10 @@ def run(
     course = course or Course(present.get())
     token = present.set(course)
     try:
-        return _run_through(
-            graph, keys, options, cache, callbacks, packs, admission or admissions.machine, leave, course
-        )
+        with nullcontext() if options.budget is None else Budget(course, options.budget):
+            return _run_through(
+                graph, keys, options, cache, callbacks, packs, admission or admissions.machine, leave, course
+            )
     finally:
         present.reset(token)
         course.over()
@@ -141,9 +144,11 @@ def _run_through(
         with telling(callbacks, nodes) as told:
             tasks = trace(told.graph, wanted, known)
             told.ordered(tasks, {key: values[key] for key in known})
-            figures = _run(tasks, values, options, told, packs, admission, course)
+            course.size = len(tasks)
+        figures = _run(tasks, values, options, told, packs, admission, course)
     else:
         tasks = trace(nodes, wanted, known)
+        course.size = len(tasks)
         figures = _run(tasks, values, options, None, packs, admission, course)
     figures.tasks, figures.seconds = len(tasks), perf_counter() - began
     figures.retries += course.retried

@@ -114,7 +114,7 @@ class Siblings(RuleBasedStateMachine):
         inputs = tuple((task, PARENTS.get(task, ())[:3] if wanted else ()) for task in asked)
         self.tell(m.Claim(nonce, next(self.seqs[nonce]), LEASE, inputs))
 
-    @rule(nonce=nonces, data=st.data(), count=st.integers(1, 4))
+    @rule(nonce=st.sampled_from((*NONCES, "client")), data=st.data(), count=st.integers(1, 4))
     def commit(self, nonce, data, count):
         batch = []
         for _ in range(count):

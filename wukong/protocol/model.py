@@ -59,6 +59,7 @@ class Shard:
     def __init__(self) -> None:
         self.open = False
         self.base = 0
+        self.opener = ""
         self.status: int = m.RUNNING
         self.reason = b""
         self.active: dict[int, _Active] = {}
@@ -88,6 +89,7 @@ class Shard:
                 return m.Reply(m.GONE, b"", ())
             self.open = True
             self.base = request.outcomes[0].attempt * m.EPOCH
+            self.opener = request.nonce
         if isinstance(request, m.Probe | m.Sweep | m.Cancel | m.Renew):
             return self._apply[type(request)](request, now)
         executor = self.executors.get(request.nonce)
@@ -178,10 +180,16 @@ class Shard:
     # --- rules --------------------------------------------------------------------------------------------------------
 
     def _commit_one(self, outcome: m.Outcome, nonce: str, now: float) -> m.Settlement:
-        """First commit wins, whoever owns the task now; then its edges are settled as on arrival."""
+        """First commit wins, whoever owns the task now; then its edges are settled as on arrival.
+
+        An attempt of an older epoch is known to be done only if who opened this one says so: from anybody else it may
+        be the end of a commit whose beginning, and edges, were forgotten.
+        """
         task = outcome.task
         winner = self.done.get(task)
         if winner is not None and winner != outcome.attempt:
+            return m.Settlement(m.LOST)
+        if winner is None and outcome.attempt <= self.base and nonce != self.opener:
             return m.Settlement(m.LOST)
         settlement = self._settle(outcome, nonce, now)
         if settlement.verdict == m.WRITE:

@@ -3,7 +3,7 @@
 --   KEYS  records    hash: task -> packed record, see below
 --         values     hash: task -> value as the client packed it, never looked into
 --         active     set: tasks that are ready, claimed or unsettled, for the sweep
---         executors  hash: '' -> the job's status and first attempt; nonce -> (seq, deadline); '=' nonce -> last reply
+--         executors  hash: '' -> the job's status, first attempt and opener; nonce -> (seq, deadline); '=' nonce -> last reply
 --         wide       set: waiting tasks of large in-degree; the edges of each are the set  <wide> ':' <task>
 --         notice     list: a hint that the client should look
 --   ARGV  request as `wire.py` packs it, time in seconds ('' is the server's), seconds until an abandoned shard expires
@@ -58,7 +58,7 @@ if not job[1] then
     return pack({ GONE, '' })
   end
   -- A field of no task keeps each of these from becoming empty, which would end it and so its expiry.
-  job[1] = pack(RUNNING, '', request[BODY + 1 + O_ATTEMPT] * EPOCH)
+  job[1] = pack(RUNNING, '', request[BODY + 1 + O_ATTEMPT] * EPOCH, nonce)
   call('HSET', KEYS[4], '', job[1])
   call('HSET', KEYS[1], '', '')
   call('HSET', KEYS[2], '', '')
@@ -67,7 +67,7 @@ if not job[1] then
     call('EXPIRE', KEYS[i], ARGV[3])
   end
 end
-local status, reason, base = unpacked(job[1])
+local status, reason, base, opener = unpacked(job[1])
 
 if seq then
   local last = job[2] and unpacked(job[2]) or 0
@@ -82,7 +82,7 @@ end
 if op == CANCEL then
   if status == RUNNING then
     status, reason = request[2], request[3]
-    call('HSET', KEYS[4], '', pack(status, reason, base))
+    call('HSET', KEYS[4], '', pack(status, reason, base, opener))
     call('RPUSH', KEYS[6], 1)
     call('EXPIRE', KEYS[6], ARGV[3])
   end
@@ -435,7 +435,7 @@ end
 local function commit(at)
   local record, attempt = record_of(request[at + O_TASK]), request[at + O_ATTEMPT]
   local winner = record[DONE]
-  if winner and winner ~= attempt then
+  if winner and winner ~= attempt or not winner and attempt <= base and nonce ~= opener then
     reply[size + 1], reply[size + 2], reply[size + 3] = LOST, 0, 0
     size = size + 3
     return

@@ -1,4 +1,4 @@
-"""The command line: ``wukong hello``, ``wukong doctor`` and ``wukong clean``. What they do lies elsewhere, but for what hello tells."""
+"""The command line: `wukong hello`, `doctor`, `simulate` and `clean`. What they do lies elsewhere, but for hello's tale."""
 
 import argparse
 import os
@@ -65,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     doctor.set_defaults(command=lambda options: _doctor(options.store))
     _add_clean(commands)
+    _add_simulate(commands)
     options = parser.parse_args(arguments)
     try:
         status: int = options.command(options)
@@ -77,6 +78,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return status
+
+
+def _add_simulate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "simulate",
+        help="run jobs in virtual time through faults",
+        description="Run the real executors, launcher and watcher in virtual time, through the faults of many seeds, "
+        "and say whether anything broke what must hold. What is counted is explained in docs/reliability.md.",
+    )
+    parser.add_argument("--seeds", type=int, default=1000, metavar="N", help="how many seeds (default 1000)")
+    parser.add_argument("--first", type=int, default=0, metavar="N", help="the first seed (default 0)")
+    parser.add_argument("--seed", type=int, metavar="N", help="replay this one, with its events")
+    parser.add_argument("--faults", metavar="KIND,...", help="these kinds of fault only, or `none` (default all)")
+    parser.add_argument("--tasks", type=int, metavar="N", help="tasks of each job (default 1 to 16, by seed)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (default 1)")
+    parser.set_defaults(command=_simulate)
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    from wukong.simulation.command import simulate
+
+    return simulate(options.seeds, options.first, options.seed, options.faults, options.tasks, options.jobs)
 
 
 def _add_clean(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

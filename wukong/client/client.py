@@ -11,7 +11,7 @@ from dask import config as dask_config
 from wukong import config
 from wukong.client import current
 from wukong.client.functions import get
-from wukong.client.jobs import given, recreate, submit_job
+from wukong.client.jobs import JobAt, given, jobs, not_ours, recreate, submit_job
 from wukong.client.submitting import Submitting
 from wukong.errors import ConfigError
 from wukong.events import Run
@@ -226,6 +226,29 @@ class Client(Submitting):
         from wukong.client.functions import last_run
 
         self._latest = figures or last_run()
+
+    def jobs(self) -> list[JobAt]:
+        """Return the graphs in the background that are not done."""
+        return [job for job, _ in jobs(self._engine).values()]
+
+    def attach(self, name: str) -> dict[Any, Future]:
+        """Return futures of what a job is to give, by key, though nobody may have kept those it was begun with.
+
+        Parameters
+        ----------
+        name : str
+            As `jobs` tells it.
+
+        Raises
+        ------
+        AttachUnsupported
+            If it is no job of this client that is not done: on the local platform, executors end with their client.
+        """
+        self._engine.check()
+        found = jobs(self._engine).get(name)
+        if found is None:
+            raise not_ours(name, self._options.store)
+        return {call.key: Future(call) for call in found[1]}
 
     # --- what came of it ----------------------------------------------------------------------------------------------
 

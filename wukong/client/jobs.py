@@ -3,11 +3,11 @@
 import weakref
 from contextvars import copy_context
 from functools import partial
-from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 from wukong.client.functions import get, last_run
-from wukong.errors import ConfigError
+from wukong.errors import AttachUnsupported, ConfigError
+from wukong.ids import new_job
 from wukong.scheduler.course import Course, Running, cancelled
 from wukong.scheduler.dask.collections import futures_read
 from wukong.scheduler.dask.nodes import dependencies, evaluate
@@ -17,8 +17,6 @@ from wukong.scheduler.futures.engine import SELECT, Engine
 from wukong.scheduler.futures.lanes import Turn
 from wukong.scheduler.left import Left
 from wukong.scheduler.tries import Retry
-
-_numbers = count()
 
 
 def submit_job(
@@ -47,11 +45,11 @@ def submit_job(
     """
     read = futures_read(graph, keys, engine.calls) if engine.calls else {}
     wanted = list(dict.fromkeys(keys))
-    course = Course()
+    course = Course(job=new_job())
     options = {**options, "packs": engine.processes.find, "admission": engine.admission, "course": course}
     args = graph, wanted, options, retries, ran, read
     inputs = tuple(read.values())
-    job = Job(engine, f"job-{next(_numbers)}", work, args, inputs=inputs, priority=priority, context=copy_context())
+    job = Job(engine, course.job, work, args, inputs=inputs, priority=priority, context=copy_context())
     job.course = course
     parts = {key: Call(engine, key, None, inputs=(job,), part=index) for index, key in enumerate(wanted)}
     engine.submit([job], engine.jobs, Turn())
@@ -72,6 +70,48 @@ class Job(Call):
     def perform(self) -> Any:
         """See `Call`."""
         return work(*self.args)
+
+
+class JobAt(NamedTuple):
+    """A graph in the background, as `Client.jobs` tells of it.
+
+    Attributes
+    ----------
+    name : str
+        What `Client.attach` takes.
+    keys : list of keys
+        What is asked for.
+    tasks, done : int
+        How many tasks there are, and how many are through; 0 before it has begun.
+    store : str or None
+        Where its records and values are; None for in this process.
+    """
+
+    name: str
+    keys: list[Any]
+    tasks: int
+    done: int
+    store: str | None
+
+
+def jobs(engine: Engine) -> dict[str, tuple[JobAt, list[Call]]]:
+    """Return the jobs of a client that are not done, each with the calls that stand for its parts."""
+    found = {}
+    with engine.lock:
+        for job in [call for call in engine.undone if isinstance(call, Job)]:
+            parts = [part for part in job.readers if not part.done]
+            keys, course = [part.key for part in parts], job.course
+            found[job.key] = JobAt(job.key, keys, course.size, course.done(), job.args[2]["store"]), parts
+    return found
+
+
+def not_ours(name: str, store: str | None) -> AttachUnsupported:
+    """Return the error of a job that was begun by another client."""
+    left = "" if store is None else "; what it left in the store, `wukong clean --store URL` removes"
+    return AttachUnsupported(
+        f"there is no job {name!r} of this client that is not done, and no other can be gone on with: on the local "
+        f"platform executors end with the client that started them. Compute it again{left}"
+    )
 
 
 def given(call: Call) -> Any:

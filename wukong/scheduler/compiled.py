@@ -55,6 +55,8 @@ class Compiled:
         Returns a pack for so many workers, and starts it if need be.
     admission : Admission, optional
         The books of what annotated tasks need, if any are.
+    name : str, optional
+        Of the job, if it has been given one.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Compiled:
         granules: str = "threads",
         packs: Packs | None = None,
         admission: Admission | None = None,
+        name: str = "",
     ) -> None:
         self._walk = walk
         self._values = values
@@ -97,7 +100,7 @@ class Compiled:
         if walk.notes:
             notes = {task: note for task in plan.tasks if (note := walk.notes.get(plan.key(task))) and note.apart}
         self._company = Company(plan, workers, granules, packs, notes, admission)
-        name = new_job()
+        name = name or new_job()
         self._stores = stores.in_process() if store is None else stores.at(store, name)
         self._before = self._stores.counters()
         # What is to run in this process need not travel, if it need not be published either.

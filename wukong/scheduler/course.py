@@ -35,6 +35,8 @@ class Course:
     ----------
     within : Course, optional
         That of the task that computes, if one does: what ends it ends this one, too.
+    job : str, optional
+        Name of its job, by which its records go; without, one is made up when it is needed.
 
     Attributes
     ----------
@@ -52,10 +54,11 @@ class Course:
         Returns how many workers are at it.
     """
 
-    def __init__(self, within: "Course | None" = None) -> None:
+    def __init__(self, within: "Course | None" = None, job: str = "") -> None:
         self.why: list[BaseException] = []
         self.retried = 0
         self.size = 0
+        self.job = job
         self.at_work: Callable[[], list[Running]] = list
         self.done: Callable[[], int] = int
         self.working: Callable[[], int] = _one

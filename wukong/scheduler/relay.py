@@ -168,7 +168,9 @@ class Relay:
 
     def _compile(self, tasks: Walk, values: dict[Any, Any], index: int) -> Compiled:
         packs = None if shares_memory(tasks) else self._packs
-        return Compiled(tasks, values, self._workers, None, self._observer, index, "auto", packs, self._admission)
+        return Compiled(
+            tasks, values, self._workers, None, self._observer, index, "auto", packs, self._admission, self._course.job
+        )
 
     def join(self, taken: Taken | None = None) -> Run:
         """Add the value of the task that ran when the walk was taken over, if any, and work on the rest to its end."""

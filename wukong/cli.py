@@ -1,4 +1,4 @@
-"""The command line: `wukong hello`, `doctor`, `simulate` and `clean`. What they do lies elsewhere, but for hello's tale."""
+"""The command line: `wukong hello`, `doctor`, `simulate`, `clean`. What they do lies elsewhere, but for hello's words."""
 
 import argparse
 import os

@@ -5,6 +5,7 @@ overridden (`Costs.replace`). Nothing else in the project carries a threshold of
 """
 
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Final
 
 
@@ -25,7 +26,8 @@ class Costs:
     lease : float
         How long an executor may be silent before its tasks are given to another.
     attempts : int
-        How many attempts a task has before the job ends with `TaskLost`.
+        How many attempts a task has before the job ends with `TaskLost`; as good as none where whoever starts executors
+        knows what each was at when it died, and so counts for itself.
     task : float
         What a task costs beside its run once it is compiled: compiling, settling and handing it out.
     start : float
@@ -113,16 +115,40 @@ class Costs:
         return self.write(nbytes) + self.read(nbytes)
 
 
+#: Attempts, as many as a job epoch has.
+_ANY: Final = 1 << 20
+
 #: Threads of one process over the in-memory store; 2 vCPU virtual machine, Python 3.11, 2026-11.
-IN_PROCESS: Final = Costs(5e-6, 1e15, 60e-6, task=50e-6, copies=0, measured="2 vCPU VM, Python 3.11, 2026-11")
+#: None of them dies alone.
+IN_PROCESS: Final = Costs(
+    5e-6,
+    1e15,
+    60e-6,
+    lease=inf,
+    attempts=_ANY,
+    task=50e-6,
+    copies=0,
+    measured="2 vCPU VM, Python 3.11, 2026-11",
+)
 
 #: Executors over a Redis or Valkey server on this machine (Unix socket): a request, and values of 0.25 to 8 MB that two
 #: executors write and read at once; same machine and month.
-LOCAL_SERVER: Final = Costs(100e-6, 1e9, 100e-6, measured="2 vCPU VM, Valkey 9.1 over a Unix socket, 2026-11")
+LOCAL_SERVER: Final = Costs(
+    100e-6, 1e9, 100e-6, attempts=_ANY, measured="2 vCPU VM, Valkey 9.1 over a Unix socket, 2026-11"
+)
 
 #: Processes of one machine over the arena: a call there and back, and memory that is touched for the first time (blocks
-#: that are used again take 8 GB/s); same machine and day.
-PROCESSES: Final = Costs(100e-6, 2e9, 200e-6, start=0.3, copies=1, measured="2 vCPU VM, Python 3.11, memfd, 2026-11")
+#: that are used again take 8 GB/s); same machine and day. The lease is how long one may be stopped.
+PROCESSES: Final = Costs(
+    100e-6,
+    2e9,
+    200e-6,
+    lease=5.0,
+    attempts=3,
+    start=0.3,
+    copies=1,
+    measured="2 vCPU VM, Python 3.11, memfd, 2026-11",
+)
 
 #: Executors and a Redis server in one data centre: figures of the FMI paper (2.0 ms, 400 MB/s) and of Lambda's invoke.
 DATA_CENTRE: Final = Costs(2e-3, 400e6, 50e-3, measured="FMI (ICS '23); AWS Lambda Event invoke, 2026-11")

@@ -20,8 +20,8 @@
     +-- AttachUnsupported (NotImplementedError)  a job cannot be gone on with here
     +-- ClientClosed (RuntimeError)              the client is closed, or of the process this one was forked from
     +-- JobFailed (RuntimeError)                 the job ended without its results, and not by a task's own exception
-        +-- TaskLost                             a task's executors died too often, or it may run only once
         +-- WorkerLost                           a worker process died, and what it ran cannot be run again
+        |   +-- TaskLost                         a task's executors died too often, or it may run only once
         +-- TaskFailed                           a task failed with an exception that could not travel
         +-- JobCancelled                         somebody cancelled it
         |   +-- FutureCancelled (CancelledError) the same of one call; in wukong.futures
@@ -117,10 +117,6 @@ class JobFailed(WukongError, RuntimeError):
     """The job ended without its results, and not by a task's own exception."""
 
 
-class TaskLost(JobFailed):
-    """A task's executors died more often than is allowed, or it was marked `once` and its executor died."""
-
-
 class WorkerLost(JobFailed):
     """A worker process died under what it ran.
 
@@ -134,6 +130,10 @@ class WorkerLost(JobFailed):
 
     pid: int | None = None
     status: int | None = None
+
+
+class TaskLost(WorkerLost):
+    """A task's executors died more often than is allowed, or it was marked `once` and its executor died."""
 
 
 class TaskFailed(JobFailed):

@@ -12,6 +12,7 @@ import pytest
 
 from tests.platforms.packs import PATIENCE, Started, is_alive, until
 from wukong import errors
+from wukong.cost import PROCESSES
 from wukong.errors import ClientClosed, WorkerLost
 from wukong.platforms.local import keeper
 from wukong.platforms.local.pack import DEATHS, Pack, Work
@@ -108,10 +109,11 @@ def test_a_pack_outlives_its_keeper():
 def test_a_pack_whose_workers_all_die_gives_up_and_says_why():
     with Started(1) as started:
         outcomes = [started.submit(os._exit, 3) for _ in range(DEATHS + 3)]
-        for outcome in outcomes[: DEATHS + 1]:
+        through = DEATHS // PROCESSES.attempts
+        for outcome in outcomes[:through]:
             with pytest.raises(WorkerLost, match="exit status 3"):
                 outcome.get()
-        for outcome in outcomes[DEATHS + 1 :]:
+        for outcome in outcomes[through:]:
             until(lambda outcome=outcome: outcome.done)
             assert "nothing was done in between" in str(outcome.error)
         with pytest.raises(WorkerLost, match="the workers of this client are gone"):

@@ -49,7 +49,7 @@ def test_a_pack_that_cannot_replace_its_keeper_says_so(monkeypatch):
         assert started.pack.wait(lambda: started.pack.ready, PATIENCE)
         monkeypatch.setattr(subprocess, "Popen", refuse)
         os.kill(started.pack.keeper, signal.SIGKILL)
-        with pytest.raises(WorkerLost, match="keeps it was killed"):
+        with pytest.raises(WorkerLost, match=r"another cannot be started.*no more processes"):
             call.get()
         with pytest.raises(WorkerLost, match=r"another cannot be started.*no more processes"):
             started.run(len, "ab")
@@ -158,8 +158,8 @@ def test_a_worker_without_room_for_descriptors_says_why_it_ends(capfd):
     with Started(1) as started:
         started.run(narrow)
         value = started.pack.arena.seal(np.zeros(100_000))
-        with pytest.raises(WorkerLost, match="exit status 1"):
-            started.submit(np.sum, Input(0), inputs=[value]).get()
+        # The next one has room.
+        assert started.submit(np.sum, Input(0), inputs=[value]).get() == 0
     assert "descriptors were lost on their way" in capfd.readouterr().err
 
 

@@ -19,7 +19,7 @@ from dask.callbacks import Callback
 import wukong
 from tests import drivers
 from wukong.cost import PROCESSES
-from wukong.errors import CannotTravel, JobStalled, UnsupportedGraph, WorkerLost
+from wukong.errors import CannotTravel, JobStalled, TaskLost, UnsupportedGraph
 from wukong.platforms.local import board, threads
 from wukong.platforms.local.pack import Pack
 from wukong.platforms.local.packs import pack_of
@@ -249,10 +249,15 @@ def test_the_error_of_a_task_comes_with_its_type_its_traceback_and_its_key() -> 
     assert "task 'b' failed, on the way b -> c" in notes
 
 
-def test_a_worker_that_dies_fails_the_job_with_the_evidence_and_not_the_next() -> None:
-    with pytest.raises(WorkerLost, match="SIGKILL") as caught:
-        get({"a": (lambda: os.kill(os.getpid(), signal.SIGKILL),)}, "a")
-    assert "started on 'a'" in caught.value.__notes__[0]
+def test_a_task_that_kills_each_worker_fails_the_job_with_the_evidence_and_not_the_next() -> None:
+    def dies() -> None:
+        print("the last of it")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(TaskLost, match=r"task 'a' was running when its worker died, 3 times.*SIGKILL.* MB") as caught:
+        get({"a": (dies,), "b": (int, 3)}, ["a", "b"])
+    assert caught.value.status == -signal.SIGKILL
+    assert "the last of it" in "\n".join(caught.value.__notes__)
     assert get({"a": (int, 3)}, "a") == 3
 
 

@@ -41,18 +41,32 @@ class Driver:
         if job.observer is not None:
             self._carry_out = {**_CARRY_OUT, fx.Run: Driver._run_observed}
 
-    def enter(self, starts: Sequence[int]) -> Tally:
+    def enter(self, starts: Sequence[int], nonce: str | None = None, granted: Sequence[m.Grant] | None = None) -> Tally:
         """Run one executor from `starts` to its end and return what it did.
+
+        Parameters
+        ----------
+        starts : sequence of int
+            Ready tasks.
+        nonce : str, optional
+            Its name, if it was given one.
+        granted : sequence of Grant, optional
+            What was claimed in that name; see `Executor`.
 
         Raises
         ------
         StoreError
             If a store does not answer.
         """
-        executor = Executor(new_nonce(), self._context)
-        # It may hear between two requests that the job is over.
-        with suppress(Ended):
-            self.follow(executor.walk(starts))
+        nonce = nonce or new_nonce()
+        executor = Executor(nonce, self._context, granted)
+        self.job.entered.add(nonce)
+        try:
+            # It may hear between two requests that the job is over.
+            with suppress(Ended):
+                self.follow(executor.walk(starts))
+        finally:
+            self.job.entered.discard(nonce)
         return executor.tally
 
     def follow(self, steps: Steps) -> Any:

@@ -68,6 +68,8 @@ class Job:
         See `wukong.executor.context.Context`.
     at_work : dict of int to int
         The task that each thread of this process runs now, by the thread's number.
+    entered : set of str
+        Executors in threads of this process.
     spans, away : Spans
         When tasks ran in this process, and in others.
     tally : Tally
@@ -86,6 +88,7 @@ class Job:
     observer: Observer | None = None
     belongs: Callable[[int], bool] | None = None
     at_work: dict[int, int] = field(default_factory=dict)
+    entered: set[str] = field(default_factory=set)
     spans: Spans = field(default_factory=Spans)
     away: Spans = field(default_factory=Spans)
     tally: Tally = field(default_factory=lambda: Tally(executors=0))

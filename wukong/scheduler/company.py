@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Hashable, Mapping
+from math import inf
 from typing import TypeAlias
 
 from wukong.cost import PROCESSES
@@ -15,6 +16,7 @@ from wukong.platforms.local.board import Posted
 from wukong.platforms.local.contention import Contention
 from wukong.platforms.local.pack import Pack
 from wukong.platforms.local.placement import ByKind, InProcesses, Placement
+from wukong.protocol import messages as m
 from wukong.scheduler.adaptive import Sorting, verdicts
 from wukong.scheduler.annotations import Annotation
 from wukong.scheduler.service import Opening, Service
@@ -198,7 +200,8 @@ class Company:
             self._job.values = ArenaValueStore(pack.arena, self._job.name)
             self.publish()
         assert self._encoded is not None
-        costs = PROCESSES if self._url is None else self._job.costs
+        # Deaths are counted by the client, which knows what a worker was at, and nobody lapses who is not dead.
+        costs = PROCESSES.replace(lease=inf, attempts=m.EPOCH) if self._url is None else self._job.costs
         opening = Opening(self._encoded.manifest, self._url, costs, self._job.observer is not None, self._apart)
         self._service = Service(pack, self.posted, opening, self._plan, self.publish)
         self._service.open()

@@ -39,6 +39,8 @@ def enter(
     starts: list[int],
     note: Note,
     others: Collection[str],
+    nonce: str,
+    granted: Sequence[m.Grant] | None,
 ) -> tuple[tuple[Any, ...], Sequence[int]]:
     """Run one executor from `starts` to its end; return what it did, how long tasks of each kind take, and when.
 
@@ -58,6 +60,10 @@ def enter(
         What belongs in processes now.
     others : collection of str
         Jobs that are not over; what is kept here of the rest goes.
+    nonce : str
+        The name of the executor.
+    granted : sequence of Grant or None
+        What the client has claimed in its name.
     """
     del fds
     for over in _jobs.keys() - set(others):
@@ -69,7 +75,7 @@ def enter(
         if opened is None:
             opened = _jobs[name] = _Opened(worker, name)
         opened.note = note
-        tally = copy_context().run(opened.driver.enter, starts)
+        tally = copy_context().run(opened.driver.enter, starts, nonce, granted)
         seconds, spans = opened.driver.job.estimates.known(), opened.driver.job.spans.take()
     except BaseException as error:
         worker.tell("job.fail", name, None, failures.pack(error))
@@ -92,6 +98,7 @@ class _Opened:
         self._tell = worker.tell
         self._ask = worker.ask
         self._name = name
+        self._remote = opening.store is not None
         if opening.store is None:
             at = _at_the_client(self, worker, name, opening.costs)
         else:
@@ -110,7 +117,8 @@ class _Opened:
 
     def invoke(self, tasks: Sequence[int], per: int) -> None:
         """See `wukong.executor.job.Invoker`."""
-        if not self.over:
+        # Where the client has the records, it knows, and has done so already.
+        if self._remote and not self.over:
             self._tell("job.invoke", self._name, tasks, per)
 
     @property
@@ -132,8 +140,9 @@ class _Opened:
 
     def finish(self) -> None:
         """See `wukong.executor.job.Invoker`."""
-        self._tell("job.ran", self._name, self.driver.job.spans.take())
-        self._tell("job.finish", self._name)
+        if self._remote:
+            self._tell("job.ran", self._name, self.driver.job.spans.take())
+            self._tell("job.finish", self._name)
 
     def fail(self, key: Hashable, error: BaseException) -> None:
         """See `wukong.executor.job.Invoker`."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from wukong import failures
-from wukong.cost import Costs
+from wukong.cost import PROCESSES, Costs
 from wukong.errors import CannotTravel, WorkerLost, WukongError
 from wukong.executor.context import Tally
 from wukong.executor.driver import name as value_name
@@ -27,6 +27,7 @@ from wukong.platforms.local.placement import ByKind
 from wukong.protocol import messages as m
 from wukong.protocol.sharding import home
 from wukong.scheduler.left import Left
+from wukong.scheduler.recovery import Entry, Recovery
 from wukong.storage.arena import Sealed, Wire
 from wukong.storage.control.memory import MemoryControlStore
 from wukong.travel import check_travels
@@ -87,6 +88,16 @@ class Service:
         self._surroundings = posted.context.copy().run(pack.surroundings)
         self._desk = _desk_of(pack)
         self.flag = self._desk.page.take()
+        page = self._desk.page
+        self.recovery = Recovery(
+            self._job,
+            plan,
+            posted,
+            lambda member: page.task_of(member.number),
+            lambda: pack.idle,
+            PROCESSES.attempts,
+            opening.store is None,
+        )
 
     def open(self) -> None:
         """Let workers take part from now on."""
@@ -95,7 +106,7 @@ class Service:
         self._posted.ended = partial(self._desk.page.lower, self.flag)
         if self._posted.over:
             self._posted.ended()
-        self._pack.attach(self)
+        self._pack.attach(self, self.recovery.look)
 
     def close(self) -> None:
         """Let nobody take part any more; executors at work notice with their next request."""
@@ -122,6 +133,7 @@ class Service:
             if not starts:
                 return None
             posted.working += 1
+        entry, granted = self.recovery.begin(worker, starts)
         message = (
             "enter",
             worker.known.send(self._surroundings),
@@ -129,8 +141,10 @@ class Service:
             starts,
             posted.placement.note,
             list(self._desk.jobs),
+            entry.nonce,
+            granted,
         )
-        return Work(message, (), partial(self._returned, starts), partial(self._lost, starts))
+        return Work(message, (), partial(self._returned, entry), partial(self._lost, entry))
 
     def abandon(self, error: WukongError) -> None:
         """See `wukong.platforms.local.pack.Source`."""
@@ -138,7 +152,7 @@ class Service:
 
     def _returned(
         self,
-        starts: Sequence[int],
+        entry: Entry,
         fds: Sequence[int],  # noqa: ARG002
         tally: Tally,
         seconds: Mapping[int, float],
@@ -147,14 +161,16 @@ class Service:
         for kind, each in seconds.items():
             self._job.estimates.saw(kind, each)
         self.ran(spans)
-        self._left(starts, tally)
+        self.recovery.end(entry)
+        self._left(entry.starts, tally)
 
-    def _lost(self, starts: Sequence[int], error: WorkerLost) -> None:
-        keys = [repr(self._plan.key(task)) for task in starts[:3]]
-        more = f" and {len(starts) - len(keys)} more" if len(starts) > len(keys) else ""
-        error.add_note(f"wukong: it had been started on {', '.join(keys)}{more}, and may have gone on to what follows")
-        self._posted.fail(None, error)
-        self._left(starts, Tally())
+    def _lost(self, entry: Entry, error: WorkerLost) -> None:
+        if not self._posted.over:
+            given_up = self.recovery.lost(entry, error)
+            if given_up is not None:
+                self._posted.fail(*given_up)
+        self._desk.page.clear(entry.member.number)
+        self._left(entry.starts, Tally(executors=0))
 
     def _left(self, starts: Sequence[int], tally: Tally) -> None:
         with self._lock:
@@ -173,6 +189,7 @@ class Service:
                 case m.Claim():
                     reply = reply._replace(body=self._granted(reply.body))
                 case m.Commit() | m.Arrive():
+                    self._go_on(reply.body)
                     reply = reply._replace(
                         body=tuple(
                             [s._replace(granted=self._granted(s.granted)) if s.granted else s for s in reply.body]
@@ -182,6 +199,17 @@ class Service:
                     states = zip(tasks, reply.body, strict=True)
                     reply = reply._replace(body=tuple([self._probed(task, state) for task, state in states]))
         return reply, self._posted.busy()
+
+    def _go_on(self, settlements: Sequence[m.Settlement]) -> None:
+        """Do at once what the executor would ask for next, so that nothing is lost if it dies in between."""
+        # Work was done, so workers do not die without end.
+        self._pack.deaths = 0
+        ready = [task for settlement in settlements for task in settlement.ready]
+        if m.CLIENT in ready:
+            self._posted.finish()
+            ready = [task for task in ready if task != m.CLIENT]
+        if ready:
+            self._posted.invoke(ready, 1)
 
     def invoke(self, tasks: Sequence[int], per: int) -> None:
         """Put ready tasks on the board."""

@@ -125,6 +125,14 @@ class Posted:
         self._crew.enlist(missing)
         self._wake()
 
+    def invoke_again(self, tasks: Sequence[int]) -> list[int]:
+        """Put ready tasks on the board, but for those that are there; return the others."""
+        with self.changed:
+            there = {*self.waiting, *self.away, *self.needing}
+        missing = [task for task in tasks if task not in there]
+        self.invoke(missing, 1)
+        return missing
+
     def busy(self) -> bool:
         """Whether invocations wait for a worker."""
         return bool(self.waiting or self.away or self.needing)

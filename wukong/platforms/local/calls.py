@@ -12,13 +12,14 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from wukong import failures
+from wukong.cost import PROCESSES
 from wukong.errors import WorkerLost, WukongError
 from wukong.platforms.local import admission as admissions
 from wukong.platforms.local.admission import Admission
 from wukong.platforms.local.called import SMALL, Input, Outcome
 from wukong.platforms.local.functions import Function, Functions
 from wukong.platforms.local.known import Parcel
-from wukong.platforms.local.member import Member, Work
+from wukong.platforms.local.member import Member, Work, given_up
 from wukong.platforms.local.pack import Pack
 from wukong.travel import check_travels
 
@@ -46,10 +47,16 @@ class Call:
         Whether no worker was given it.
     member : Member or None
         The worker that has it.
+    deaths : list of WorkerLost
+        Of workers that ran it.
+    attempts : int
+        How many workers may die of it.
     """
 
     __slots__ = (
         "arguments",
+        "attempts",
+        "deaths",
         "done",
         "function",
         "inputs",
@@ -81,6 +88,8 @@ class Call:
         self.number = 0
         self.member: Member | None = None
         self.queued = True
+        self.deaths: list[WorkerLost] = []
+        self.attempts = PROCESSES.attempts
 
     def __lt__(self, other: "Call") -> bool:
         return (-self.priority, self.number) < (-other.priority, other.number)
@@ -191,6 +200,7 @@ class Calls:
 
     def kill(self, call: Call) -> None:
         """End the worker that has a call, if one has; the call fails with `WorkerLost` unless it is done before."""
+        call.attempts = 0
         member = call.member
         if member is not None:
             self._pack.kill(member)
@@ -322,15 +332,20 @@ class Calls:
                     begun -= 1
             for call in calls:
                 call.member = None
-            for call in calls[begun:]:
-                call.queued = True
-                heappush(self._queue, call)
+            over = []
+            for call in calls[:begun]:
+                call.deaths.append(error)
+                if len(call.deaths) >= call.attempts or self._pack.closed:
+                    over.append(call)
+            for call in calls:
+                if call not in over:
+                    call.queued = True
+                    heappush(self._needing if call.need else self._queue, call)
         for call in calls[:begun]:
-            mine = WorkerLost(f"{call.function.name} was running when its worker died: {error}")
-            mine.pid, mine.status = error.pid, error.status
             if call.need:
                 self._admission.give_back(call.need)
-            call.done(None, mine)
+        for call in over:
+            call.done(None, given_up(call.function.name, call.deaths))
 
     def _saw(self, digest: bytes, seconds: float) -> None:
         known = self._seconds.pop(digest, None)

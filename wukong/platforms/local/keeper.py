@@ -75,7 +75,7 @@ class Keeper:
     ----------
     client : Channel
         ``("import", path, names)``, ``("fork", number)`` with the descriptors of the worker, ``("kill", number)``
-        come; ``("forked", number, pid)`` and ``("ended", number, status)`` go.
+        come; ``("forked", number, pid)`` and ``("ended", number, (status, most bytes of memory))`` go.
     """
 
     def __init__(self, client: Channel) -> None:
@@ -168,10 +168,10 @@ class Keeper:
                 return
             # While it is not buried, its number cannot be another's.
             _kill_group(ended.si_pid)
-            _, status = os.waitpid(ended.si_pid, 0)
+            _, status, used = os.wait4(ended.si_pid, 0)
             number = self._numbers.pop(ended.si_pid, None)
             if number is not None:
-                self._client.send(("ended", number, os.waitstatus_to_exitcode(status)))
+                self._client.send(("ended", number, (os.waitstatus_to_exitcode(status), 1024 * used.ru_maxrss)))
 
 
 def complete_lazily(package: types.ModuleType) -> None:

@@ -1,12 +1,17 @@
 """A worker as the client sees it, what it is given, and what is said of its death. Not what it does there."""
 
 import signal
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
-from wukong.errors import WorkerLost, WukongError
+from wukong.errors import TaskLost, WorkerLost, WukongError
 from wukong.platforms.local.known import Known
 from wukong.storage.channel import Channel
+
+#: Of what a worker prints and logs, so many messages and characters of each are kept as evidence.
+_MESSAGES: Final = 5
+_CHARACTERS: Final = 500
 
 
 class Work(NamedTuple):
@@ -57,6 +62,10 @@ class Member:
         What it was sent and still has.
     status : int or None
         Once it has ended: its exit status, or minus the number of a signal.
+    peak : int or None
+        Then also: the most memory it had, in bytes.
+    said : deque of str
+        What it printed and logged last.
     hung_up, gone : bool
         Whether its socket has been read to the end; whether it is no longer one of the pack.
     """
@@ -69,9 +78,15 @@ class Member:
         self.work: Work | None = None
         self.source: Source | None = None
         self.status: int | None = None
+        self.peak: int | None = None
+        self.said: deque[str] = deque(maxlen=_MESSAGES)
         self.hung_up = False
         self.gone = False
         self.known = Known()
+
+    def heard(self, text: str) -> None:
+        """Keep what it has printed or logged, as evidence."""
+        self.said.append(text[-_CHARACTERS:])
 
     def __repr__(self) -> str:
         return f"<worker {self.number}, pid {self.pid}>"
@@ -92,6 +107,25 @@ def lost(member: Member, why: str | None = None) -> WorkerLost:
                 why += ", as the system does when memory runs out (or somebody else did)"
             elif name in ("SIGSEGV", "SIGBUS", "SIGILL", "SIGABRT", "SIGFPE"):
                 why += ", so native code crashed (python -X faulthandler says where)"
+    if member.peak:
+        why += f"; it had up to {member.peak / 1e6:,.0f} MB of memory"
     error = WorkerLost(f"worker process {member.pid} is gone: {why}.")
     error.pid, error.status = member.pid, status
+    if member.said:
+        error.add_note("wukong: the last that it said:\n" + "".join(member.said).rstrip())
+    return error
+
+
+def given_up(what: str, deaths: Sequence[WorkerLost]) -> TaskLost:
+    """Return the error of what is not started again, for all of its workers died."""
+    times = "once" if len(deaths) == 1 else f"{len(deaths)} times"
+    error = TaskLost(
+        f"{what} was running when its worker died, {times}, and is not started again. The last time: {deaths[-1]}"
+    )
+    error.pid, error.status = deaths[-1].pid, deaths[-1].status
+    notes = [str(death) for death in deaths[:-1]]
+    if notes:
+        error.add_note("wukong: before that:\n" + "\n".join(notes))
+    for note in getattr(deaths[-1], "__notes__", ()):
+        error.add_note(note)
     return error

@@ -12,7 +12,10 @@ import pickle
 import sys
 from collections.abc import Callable, Sequence
 from threading import RLock
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wukong.platforms.local.member import Member
 
 Tell = Callable[..., None]
 
@@ -122,8 +125,9 @@ def end() -> None:
             root.removeHandler(handler)
 
 
-def say(_worker: object, _fds: Sequence[int], name: str, text: str) -> None:
+def say(worker: "Member", _fds: Sequence[int], name: str, text: str) -> None:
     """Write, in the client, what a worker has said."""
+    worker.heard(text)
     stream = getattr(sys, name)
     # A program may have no such stream, or have closed it.
     with contextlib.suppress(AttributeError, ValueError, OSError):
@@ -131,7 +135,7 @@ def say(_worker: object, _fds: Sequence[int], name: str, text: str) -> None:
         stream.flush()
 
 
-def log(_worker: object, _fds: Sequence[int], packed: bytes) -> None:
+def log(worker: "Member", _fds: Sequence[int], packed: bytes) -> None:
     """Have the client's logger of the same name handle a record."""
     try:
         attributes: dict[str, Any] = pickle.loads(packed)
@@ -139,6 +143,8 @@ def log(_worker: object, _fds: Sequence[int], packed: bytes) -> None:
         logging.getLogger("wukong").warning("a record that a task has logged cannot be loaded here: %r", error)
         return
     record = logging.makeLogRecord(attributes)
+    with contextlib.suppress(Exception):  # its arguments may not be what its text asks for
+        worker.heard(f"{record.levelname} {record.name}: {record.getMessage()}\n")
     logger = logging.getLogger(record.name)
     if logger.isEnabledFor(record.levelno):
         logger.handle(record)

@@ -16,6 +16,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
+from wukong.cost import PROCESSES
 from wukong.errors import ClientClosed, ConfigError, WorkerLost
 from wukong.platforms.local import locks, output
 from wukong.platforms.local.known import Parcel
@@ -24,6 +25,7 @@ from wukong.platforms.local.processes import Processes
 from wukong.platforms.local.processors import threads_each, workers_here
 from wukong.platforms.local.pump import Pump
 from wukong.platforms.local.surroundings import Capture
+from wukong.platforms.local.watch import Watch
 
 if TYPE_CHECKING:
     from wukong.storage.arena import Arena
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["DEATHS", "Member", "Pack", "Source", "Work"]
 
 #: Workers that may die one after the other without any work being done in between.
-DEATHS: Final = 10
+DEATHS: Final = 30
 
 Answer: TypeAlias = tuple[Any, Sequence[int]] | None
 
@@ -74,6 +76,7 @@ class Pack:
         self._broken: WorkerLost | None = None
         self._idle: list[Member] = []
         self._sources: dict[Source, int] = {}
+        self._looks: dict[Source, Callable[[], None]] = {}
         self._handlers: dict[str, Callable[..., Answer]] = {
             "said": output.say,
             "logged": output.log,
@@ -82,6 +85,7 @@ class Pack:
         self._pump = Pump("wukong-reader")
         self.lock = self._pump.lock
         self._processes = Processes(self._pump, self._serve, self._came, self._bury, self._start_again)
+        self._watch = Watch(self._busy, self.kill, lambda: list(self._looks.values()), PROCESSES.lease)
         try:
             self._start()
         except BaseException:
@@ -112,6 +116,11 @@ class Pack:
     def usable(self) -> bool:
         """Whether it takes work: it is not closed, and its workers have not all died whenever they began."""
         return not self._closed and self._broken is None
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has been closed."""
+        return self._closed
 
     @property
     def ready(self) -> bool:
@@ -150,17 +159,27 @@ class Pack:
         """
         self._handlers[op] = handler
 
-    def attach(self, source: Source) -> None:
-        """Offer a source's work to idle workers, from now on."""
+    def attach(self, source: Source, look: Callable[[], None] | None = None) -> None:
+        """Offer a source's work to idle workers, from now on.
+
+        Parameters
+        ----------
+        source : Source
+        look : callable, optional
+            Called now and then, in a thread of the pack's own and with no lock held, while workers are at work.
+        """
         with self.lock:
             self.check()
             self._sources[source] = 0
+            if look is not None:
+                self._looks[source] = look
             self.offer()
 
     def detach(self, source: Source) -> None:
         """Offer no more of it; what workers are at they finish."""
         with self.lock:
             self._sources.pop(source, None)
+            self._looks.pop(source, None)
 
     def at_work(self, source: Source) -> list[Member]:
         """Return the workers that are at work for a source."""
@@ -225,6 +244,7 @@ class Pack:
             if self._closed or self._owner != os.getpid():
                 return
             self._closed = True
+        self._watch.end()
         self._pump.close()
         self._processes.close()
         for member in self._processes.members.values():
@@ -272,9 +292,14 @@ class Pack:
                 self._idle.remove(member)
                 self._sources[source] += 1
                 member.work, member.source = work, source
+                if self._watch.rests:
+                    self._watch.begin()
                 self._processes.send(member, work.message, work.fds)
                 return True
         return False
+
+    def _busy(self) -> list[Member]:
+        return [member for member in list(self._processes.members.values()) if member.work is not None]
 
     def _through(self, member: Member) -> Work:
         """Note that a worker is through with its work, which is returned."""

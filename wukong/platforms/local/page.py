@@ -71,6 +71,10 @@ class Page:
         task: int = self._numbers[_FLAGS + worker % _TASKS]
         return task - 1 if task else None
 
+    def clear(self, worker: int) -> None:
+        """Forget what a worker was at that has died."""
+        self._numbers[_FLAGS + worker % _TASKS] = 0
+
 
 class Seen(dict[int, int]):
     """The page, to a worker that takes part in a job: the task that each thread is at, which the client sees, too.

@@ -144,6 +144,11 @@ class Processes:
         with contextlib.suppress(OSError):
             self._tell_keeper("kill", member.number)
 
+    def kill_keeper(self) -> None:
+        """End all of them, so that they start again: the keeper answers no more."""
+        assert self._process is not None
+        self._process.kill()
+
     def remove(self, member: Member) -> None:
         """Let go of a worker that has died, but for its tickets."""
         member.gone = True
@@ -250,7 +255,7 @@ class Processes:
             member.pid = what
             self._came()
         else:
-            member.status = what
+            member.status, member.peak = what
             self._read_all(member)
             self._died([member])
 

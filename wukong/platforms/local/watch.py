@@ -1,0 +1,96 @@
+"""Looks in on workers that are at work, now and then: which of them have been stopped, and who else wants to look.
+
+One thread for a pack; it sleeps while nobody is at work, and costs nothing per task. A worker counts as silent by what
+the system says of it (state ``T``: SIGSTOP, or a debugger that let go), never by time alone: a long task, or one that
+does not let go of the interpreter, is not silent, and a client that was itself suspended has seen nothing meanwhile.
+"""
+
+import threading
+from collections.abc import Callable, Iterable
+from time import monotonic
+from typing import Final
+
+from wukong.platforms.local.member import Member
+
+#: Seconds between two looks.
+EVERY: Final = 0.5
+
+
+class Watch:
+    """The thread of a pack, started with its first work.
+
+    Parameters
+    ----------
+    at_work : callable
+        Returns the workers that are at work.
+    silent : callable
+        ``silent(member)``: it has been stopped for longer than `lease`.
+    looks : callable
+        Returns what else is to be called at each look.
+    lease : float
+        Seconds that a worker may be stopped.
+    """
+
+    def __init__(
+        self,
+        at_work: Callable[[], list[Member]],
+        silent: Callable[[Member], None],
+        looks: Callable[[], Iterable[Callable[[], None]]],
+        lease: float,
+    ) -> None:
+        self.rests = True
+        self.lease = lease
+        self._at_work = at_work
+        self._silent = silent
+        self._looks = looks
+        self._stopped: dict[Member, float] = {}
+        self._called = threading.Event()
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def begin(self) -> None:
+        """Look from now on, as somebody is at work. The pack's lock must be held."""
+        self.rests = False
+        self._called.set()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="wukong-watch", daemon=True)
+            self._thread.start()
+
+    def end(self) -> None:
+        """Look no more."""
+        self._over.set()
+        self._called.set()
+
+    def look(self, passed: float) -> None:
+        """Look once, `passed` seconds after the last time."""
+        stopped = {member: self._stopped.get(member, -passed) + passed for member in self._at_work() if _stops(member)}
+        self._stopped = stopped
+        for member, seconds in stopped.items():
+            if seconds >= self.lease:
+                self._silent(member)
+        for look in self._looks():
+            look()
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            before = monotonic()
+            if self._over.wait(EVERY):
+                return
+            # Not longer than that, whatever the clock says: this process may have been suspended.
+            self.look(min(monotonic() - before, 2 * EVERY))
+            if not self._at_work():
+                self._called.clear()
+                self.rests = True
+                # Somebody may have begun before that could be seen.
+                if not self._at_work():
+                    self._called.wait()
+                self.rests = False
+
+
+def _stops(member: Member) -> bool:
+    """Whether a worker has been stopped."""
+    try:
+        with open(f"/proc/{member.pid}/stat", "rb") as stat:
+            return stat.read().rpartition(b") ")[2][:1] == b"T"
+    except OSError:
+        return False

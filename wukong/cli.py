@@ -1,4 +1,4 @@
-"""The command line: `wukong hello`, `doctor`, `simulate`, `clean`. What they do lies elsewhere, but for hello's words."""
+"""The command line: `wukong hello`, `doctor`, `simulate`, `clean`. What they do lies elsewhere, but for hello."""
 
 import argparse
 import os

@@ -7,6 +7,7 @@ import msgpack
 
 from wukong.ids import new_job
 from wukong.protocol.model import _Active
+from wukong.simulation.records import Records
 from wukong.simulation.world import World
 from wukong.storage.control.redis import _keys
 from wukong.storage.link import Script
@@ -100,10 +101,8 @@ class LuaShard:
         return list(flat.items()) if isinstance(flat, dict) else list(zip(flat[::2], flat[1::2], strict=True))
 
 
-class LuaWorld(World):
-    """A job on `LuaShards`."""
-
-    most_steps = 5_000
+class LuaRecords(Records):
+    """Records on `LuaShards`."""
 
     @staticmethod
     def snapshot(shard: Any) -> Any:
@@ -112,6 +111,13 @@ class LuaWorld(World):
     @staticmethod
     def restore(shard: Any, known: Any) -> None:
         shard.restore([None] * 6 if known is None else known)
+
+
+class LuaWorld(World):
+    """A job on `LuaShards`."""
+
+    most_steps = 5_000
+    keeps = LuaRecords
 
 
 def unpacked(packed: bytes) -> Any:

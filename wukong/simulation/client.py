@@ -51,7 +51,7 @@ class Client:
     def __init__(self, world: "World", name: str) -> None:
         self._world = world
         self._name = name
-        self._shards = len(world.shards)
+        self._shards = len(world.records.shards)
         self._sessions = 0
         self._session = self._new_session()
         self._next_look = 0.0
@@ -60,7 +60,7 @@ class Client:
         """See the job through to its end, and tell the world which it was."""
         world = self._world
         if world.note is None:
-            generations = tuple(world.generations)
+            generations = tuple(world.records.generations)
             world.note = Note(0, None)
             try:
                 yield from launch.launch(world.plan, self._session, world.costs)
@@ -86,7 +86,7 @@ class Client:
         if world.cancelled:
             yield from launch.cancel(self._shards, m.CANCELLED, b"cancelled by the user")
             return End(m.CANCELLED, b"cancelled by the user")
-        if world.note.generations != tuple(world.generations):
+        if world.note.generations != tuple(world.records.generations):
             yield from self._repair()
         if world.now >= self._next_look:
             self._next_look = world.now + LOOK
@@ -139,7 +139,7 @@ class Client:
         assert world.note is not None
         epoch = world.note.epoch + 1
         self._session = self._new_session()
-        generations = tuple(world.generations)
+        generations = tuple(world.records.generations)
         world.note = Note(epoch, None)
         world.happened["repair"] += 1
         yield from watch.repair(world.plan, self._session, epoch, without)

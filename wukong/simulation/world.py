@@ -15,8 +15,7 @@ Besides what `wukong.simulation.witness` sees with every request, this must hold
 """
 
 from collections import Counter
-from collections.abc import Callable, Generator
-from copy import copy
+from collections.abc import Callable
 from dataclasses import replace
 from heapq import heappop, heappush
 from random import Random
@@ -28,14 +27,15 @@ from wukong.executor import effects as fx
 from wukong.executor.context import Context, Tally
 from wukong.executor.core import Executor
 from wukong.protocol import messages as m
-from wukong.protocol import states
 from wukong.protocol.model import Shard
 from wukong.protocol.sharding import home
 from wukong.scheduler import launch
 from wukong.simulation.client import Client, End, Note
 from wukong.simulation.faults import DEADLY, Dice, Faults
 from wukong.simulation.graphs import RandomSchedule
-from wukong.simulation.witness import Violation, Witness
+from wukong.simulation.process import Process, about
+from wukong.simulation.records import Records
+from wukong.simulation.witness import Violation
 
 __all__ = ["BOUND", "COSTS", "LEASE", "PER_FAULT", "Violation", "World"]
 
@@ -52,24 +52,6 @@ ATTEMPTS = 6
 
 class TaskRaised(Exception):  # noqa: N818 - what a task raises in a simulated run
     """The error of the task that raises."""
-
-
-class Process:
-    """One entry of an executor or one life of a client: steps that may end anywhere."""
-
-    __slots__ = ("born", "dead", "mortal", "name", "nonce", "pausing", "step", "steps")
-
-    def __init__(
-        self, name: str, nonce: str, steps: Generator[fx.Effect, Any, Any], born: float, mortal: bool = True
-    ) -> None:
-        self.name = name
-        self.nonce = nonce
-        self.steps = steps
-        self.born = born
-        self.mortal = mortal
-        self.dead = False
-        self.pausing = False
-        self.step = 0
 
 
 class World:
@@ -106,6 +88,8 @@ class World:
 
     #: After so many steps something runs in circles; 30 tasks through all faults at their worst take 9,000.
     most_steps = 50_000
+    #: Keeps the records.
+    keeps = Records
 
     def __init__(
         self,
@@ -124,7 +108,7 @@ class World:
         self._dice = Dice(seed, faults)
         self._fate = fate = Dice.of(seed, "fate")
         self.costs = replace(costs, attempts=ATTEMPTS) if faults.memory < 0 else costs
-        self.shards = [shard() for _ in range(random.choice([1, 1, 2, 3]))]
+        shards = [shard() for _ in range(random.choice([1, 1, 2, 3]))]
         self.stored: dict[tuple[int, int], int] = {}
         self.now = 0.0
         self.trace: list[tuple[float, str, object]] = []
@@ -133,7 +117,6 @@ class World:
         self.tally = Tally(executors=0)
         self.moved = 0
         self.took = 0.0
-        self.generations = [0] * len(self.shards)
         self.steps = 0
         self.note: Note | None = None
         self.end: End | None = None
@@ -145,11 +128,9 @@ class World:
         self._lives = 0
         self._client: Process | None = None
         self._calm = not any(getattr(faults, kind) for kind in DEADLY)
-        self._witness = Witness(plan, len(self.shards), self._calm)
+        self.records = self.keeps(plan, shards, fate, faults.forget, self._calm)
         self._estimates = Estimates(1e-3)
         self._bound = BOUND
-        self._requests = 0
-        self._clocks = [0.0] * len(self.shards)
         self._told = fate.random() < 0.5  # whether the client hears of deaths at once
         self._dead: list[str] = []
         self._wrote: dict[tuple[int, int], Process] = {}
@@ -157,7 +138,6 @@ class World:
         self._late: set[int] = set()
         self._killer, self._kills = fate.choice(plan.tasks), faults.memory
         self._raiser = fate.choice(plan.tasks) if faults.error else None
-        self._fail_overs = self._plan_fail_overs(faults.forget)
 
     def run(self) -> "World":
         """Run the job to its end.
@@ -205,7 +185,7 @@ class World:
         self.trace.append((self.now, process.name if process else "world", f"fault: {kind}"))
         task = None if effect is None else about(effect)
         if task is not None:
-            self.covered[kind, self._state(task)] += 1
+            self.covered[kind, self.records.state(task)] += 1
 
     def _start(self, process: Process, delay: float = 0.0) -> None:
         self._at(delay + self.random.expovariate(1 / 0.005), lambda: self._resume(process, None))
@@ -245,7 +225,7 @@ class World:
     def _renew(self, process: Process, step: int) -> None:
         """Renew the lease of an executor that is at its task: somebody outside the task does so."""
         if not process.dead and process.step == step:
-            for number in range(len(self.shards)):
+            for number in range(len(self.records.shards)):
                 self._apply(fx.Ask(number, m.Renew(process.nonce, LEASE)), process)
             self._at(LEASE / 2, lambda: self._renew(process, step))
 
@@ -341,37 +321,34 @@ class World:
 
     def _apply(self, effect: fx.Ask, process: Process, echo: bool = False) -> m.Reply:
         number, request = effect.shard, effect.request
-        self._requests += 1
-        if self._fail_overs:
-            self._fail_over()
+        if self.faults.forget:
+            self.records.fail_over(self.ending, self._note_fail_over)
         if self._falls("skew", process, effect):
-            offset = self._clocks[number] + LEASE * self._fate.uniform(-2, 2)
-            self._clocks[number] = min(max(offset, -3 * LEASE), 3 * LEASE)
-        now = self.now + self._clocks[number]
-        return self._witness.apply(number, self.shards[number], request, now, process.name, echo)
+            self.records.jump(number, 2 * LEASE, 3 * LEASE)
+        return self.records.apply(number, request, self.now, process.name, echo)
+
+    def _note_fail_over(self, number: int) -> None:
+        shards = len(self.records.shards)
+        self._note("forget")
+        for task in self.plan.tasks:
+            if home(task, shards) == number:
+                self.covered["forget", self.records.state(task)] += 1
 
     def _fail(self, error: BaseException) -> None:
         """End the job, from where it failed: whoever does so may die before every shard knows."""
         expected = isinstance(error, TaskRaised) or (isinstance(error, TaskLost) and self.faults.memory < 0)
         if not expected:
             raise Violation(f"a task failed: {error!r}")
-        steps = launch.cancel(len(self.shards), m.FAILED, type(error).__name__.encode())
+        steps = launch.cancel(len(self.records.shards), m.FAILED, type(error).__name__.encode())
         self._start(Process(f"failure of e{self._entries}", "", steps, self.now))
 
     def _read(self, task: int, attempt: int) -> Any:
         value = self.stored.get((task, attempt), fx.LACKING)
         if value is fx.LACKING and not self.ending and not self.happened["forget"] and not self.happened["repair"]:
-            shard = self.shards[home(task, len(self.shards))]
+            shard = self.records.home(task)
             if task in shard.values and task in shard.done:
                 raise Violation(f"the value of task {task}, attempt {attempt}, is lacking")
         return value
-
-    def _state(self, task: int) -> int:
-        shard = self.shards[home(task, len(self.shards))]
-        active = shard.active.get(task)
-        if active is not None:
-            return active.state
-        return states.SETTLED if task in shard.done else states.WAITING
 
     # --- processes --------------------------------------------------------------------------------------------------
 
@@ -391,7 +368,7 @@ class World:
                 pack=self._pack,
                 unpack=lambda _, body: int(body),
                 busy=lambda: self.random.random() < 0.3,
-                shards=len(self.shards),
+                shards=len(self.records.shards),
             )
             nonce = self.nonce(tasks)
             delay = 0.0
@@ -471,46 +448,6 @@ class World:
             self._note("cancel")
             self.cancelled = True
 
-    def _plan_fail_overs(self, count: int) -> list[list[Any]]:
-        """Say with which request shards are copied, and with which later one they become the copies again."""
-        plans: list[list[Any]] = []
-        for _ in range(count):
-            first = self._fate.randint(1, 5 * len(self.plan.tasks))
-            empty = self._fate.random() < 0.3
-            shard = self._fate.randrange(len(self.shards))
-            plans.append([first, first + self._fate.randint(1, 12), shard, None, empty])
-        return plans
-
-    def _fail_over(self) -> None:
-        """Copy a shard, or restore one. One that forgot its release would keep its records until their TTL ends."""
-        for plan in list(self._fail_overs):
-            first, then, number, known, empty = plan
-            shard = self.shards[number]
-            if self._requests >= then:
-                self._fail_overs.remove(plan)
-                if not self.ending:
-                    for task in [task for task in self.plan.tasks if home(task, len(self.shards)) == number]:
-                        self.covered["forget", self._state(task)] += 1
-                    self._note("forget")
-                    self.restore(shard, None if empty else known)
-                    self.generations[number] += 1
-                    self._witness.forget(number, shard)
-            elif self._requests >= first and known is None:
-                plan[3] = self.snapshot(shard)
-
-    @staticmethod
-    def snapshot(shard: Shard) -> Any:
-        """Return all that a shard knows; what is in it never changes, but for sets and executors."""
-        known = {name: copy(value) for name, value in vars(shard).items() if name != "_apply"}
-        known["arrived"] = {task: set(parents) for task, parents in shard.arrived.items()}
-        known["executors"] = {nonce: copy(executor) for nonce, executor in shard.executors.items()}
-        return known
-
-    @staticmethod
-    def restore(shard: Shard, known: Any) -> None:
-        """Let a shard know no more than it did; nothing if `known` is None."""
-        vars(shard).update(known or World.snapshot(type(shard)()))
-
     # --- the end ----------------------------------------------------------------------------------------------------
 
     def _check_end(self) -> None:
@@ -529,27 +466,8 @@ class World:
                 raise Violation("the job was cancelled, but nobody asked for that")
         elif end.reason not in ((self._raiser is not None and b"TaskRaised"), (self.faults.memory < 0 and b"TaskLost")):
             raise Violation(f"the job failed: {end.reason!r}")
-        for shard in self.shards:
-            if shard.open or shard.done or shard.active or shard.values:
-                raise Violation("records are left after release")
+        if self.records.left():
+            raise Violation("records are left after release")
         left = [name for name in self.stored if not self._wrote[name].dead]
         if left:
             raise Violation(f"values are left after release: {left}")
-
-
-def about(effect: fx.Effect) -> int | None:
-    """Return the task that a step is about; of several, the first."""
-    match effect:
-        case fx.Run(task, _) | fx.Fail(task, _):
-            return task
-        case fx.Put(things) | fx.Fetch(things) | fx.Drop(things):
-            return things[0][0] if things else None
-        case fx.Invoke(tasks, _):
-            return tasks[0]
-        case fx.Ask(_, m.Claim() as request):
-            return request.tasks[0][0] if request.tasks else None
-        case fx.Ask(_, m.Commit() | m.Arrive() as request):
-            return request.outcomes[0].task if request.outcomes[0].task != m.CLIENT else None
-        case fx.Ask(_, m.Probe(tasks)):
-            return tasks[0] if tasks and tasks[0] != m.CLIENT else None
-    return None

@@ -35,6 +35,7 @@ _PAUSE, _LONGEST_PAUSE = 0.01, 0.25  # seconds between two tries
 #: Codes of errors that go away: a server starts, a cluster settles, a primary has become a replica.
 _PASSING = frozenset(("LOADING", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "BUSY", "READONLY"))
 _FIRST_TRIES = 4  # at a store that has never answered
+_ELSEWHERE = frozenset(("MOVED", "ASK"))
 _NO_ROOM = frozenset(("OOM", "MISCONF"))
 _CROWDED = "max number of clients"
 
@@ -208,7 +209,9 @@ class Link:
         """Whether what stands in a request's way, after so many tries, may be over soon."""
         if isinstance(error, ReplyError):
             return error.code in _PASSING or _CROWDED in str(error)
-        if isinstance(error.__cause__, ReplyError) or not self._may_return():
+        cause = error.__cause__
+        refused = isinstance(cause, ReplyError) and cause.code not in _ELSEWHERE
+        if refused or not self._may_return():
             return False
         return self._known.answered or (tries < _FIRST_TRIES and not isinstance(error.__cause__, TimeoutError))
 
@@ -267,8 +270,12 @@ class Link:
     def _meet(self, node: Node, connection: Connection) -> None:
         """Note which server is there, and whether it is another than before."""
         lines: list[bytes] = []
-        with suppress(ReplyError):  # not everybody may ask; then data that is gone still tells
+        try:
             lines = bytes(connection.call(command(b"INFO", b"server"))).splitlines()
+        except ReplyError as error:
+            # Not everybody may ask; then data that is gone still tells.
+            if error.code != "NOPERM":
+                raise
         server = next((line for line in lines if line.startswith(b"run_id:")), b"")
         known = self._known
         if known.servers.setdefault(node, server) != server:
@@ -314,7 +321,7 @@ class ClusterLink(Link):
                 return self._ask(node, (*asking, *commands), patience)
             except ReplyError as error:
                 asking, reason = (), error
-                if error.code not in ("MOVED", "ASK"):
+                if error.code not in _ELSEWHERE:
                     raise
                 node = self._named(str(error).split()[2], node)
                 if error.code == "MOVED":

@@ -75,9 +75,8 @@ def _one(seed: int, kinds: tuple[str, ...] | None, tasks: int | None) -> int:
         print(f"{now:9.4f} {name}: {what}")
     how = "results" if world.end.status == m.RUNNING else world.end.reason.decode()
     met = ", ".join(f"{kind} {times}" for kind, times in sorted(world.happened.items())) or "none"
-    print(
-        f"\nseed {seed}: {len(world.plan.tasks)} tasks on {len(world.records.shards)} shards, {how} after {world.now:.1f} s"
-    )
+    tasks, shards = len(world.plan.tasks), len(world.records.shards)
+    print(f"\nseed {seed}: {tasks} tasks on {shards} shards, {how} after {world.now:.1f} s")
     print(f"faults that could happen: {', '.join(world.faults.kinds()) or 'none'}\nthat did: {met}")
     return 0
 

@@ -1,0 +1,62 @@
+"""What an executor of an older job epoch may still do to a job that was opened again."""
+
+import pytest
+
+from tests.storage.clock import Clock
+from wukong.ids import new_job
+from wukong.protocol import messages as m
+from wukong.protocol import states
+from wukong.storage.control.memory import MemoryControlStore
+from wukong.storage.open import open_control
+
+LEASE = 10.0
+VALUE = m.Value(m.INLINE, 1, b"v")
+TASK, CHILD = 1, 2
+
+
+@pytest.fixture(params=["memory", "embedded"])
+def tell(request):
+    """Send a request to a job that is open under epoch 3, by the client `new`."""
+    clock, job = Clock(), new_job()
+    if request.param == "memory":
+        store = MemoryControlStore(1, clock)
+    else:
+        store = open_control(request.getfixturevalue("embedded_url"), clock=clock)
+    root = m.Outcome(m.CLIENT, 3, m.Value(m.STORED, 0), (m.Edge(TASK, 1),))
+    store.apply(job, 0, m.Arrive("new", 1, LEASE, (root,)))
+    yield lambda request: store.apply(job, 0, request)
+    store.apply(job, 0, m.Release("new", 10**6, LEASE, everything=True))
+    store.close()
+
+
+def verdict(tell, nonce, seq, attempt, edges=()):
+    return tell(m.Commit(nonce, seq, LEASE, (m.Outcome(TASK, attempt, VALUE, edges),))).body[0].verdict
+
+
+def state(tell):
+    return tell(m.Probe((TASK,))).body[0].state
+
+
+def test_the_end_of_a_commit_that_was_forgotten_does_not_settle_its_task(tell):
+    # An executor of epoch 0 says at last that all its edges are settled: those that were are so no more.
+    assert verdict(tell, "old", 7, 1) == m.LOST
+    assert state(tell) == states.READY
+
+
+def test_who_opened_the_epoch_may_say_what_was_done_in_an_older_one(tell):
+    assert verdict(tell, "new", 2, 1, (m.Edge(CHILD, 1),)) == m.OK
+    assert state(tell) == states.SETTLED
+    # Then the attempt has won, and who made it may say so once more.
+    assert verdict(tell, "old", 7, 1, (m.Edge(CHILD, 1),)) == m.OK
+
+
+def test_an_executor_of_an_older_epoch_may_claim_and_then_commits_as_any_other(tell):
+    (grant,) = tell(m.Claim("old", 7, LEASE, ((TASK, ()),))).body
+    assert grant.attempt == 3 * m.EPOCH + 1
+    assert verdict(tell, "old", 8, grant.attempt) == m.OK
+
+
+def test_cancelling_does_not_forget_who_opened_the_job(tell):
+    assert verdict(tell, "new", 2, 1) == m.OK
+    assert tell(m.Cancel(m.FAILED, b"reason")).status == m.FAILED
+    assert tell(m.Probe((TASK,))).reason == b"reason"

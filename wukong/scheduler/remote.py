@@ -24,6 +24,7 @@ from wukong.platforms.local.placement import Note
 from wukong.platforms.local.worker import Worker
 from wukong.protocol import messages as m
 from wukong.scheduler import stores
+from wukong.scheduler.course import Course, present
 from wukong.storage.counters import Counters
 from wukong.storage.values.arena import ArenaValueStore
 from wukong.travel import check_travels
@@ -75,7 +76,7 @@ def enter(
         if opened is None:
             opened = _jobs[name] = _Opened(worker, name)
         opened.note = note
-        tally = copy_context().run(opened.driver.enter, starts, nonce, granted)
+        tally = copy_context().run(opened.enter, starts, nonce, granted)
         seconds, spans = opened.driver.job.estimates.known(), opened.driver.job.spans.take()
     except BaseException as error:
         worker.tell("job.fail", name, None, failures.pack(error))
@@ -114,6 +115,14 @@ class _Opened:
         if opening.observed:
             job.observer = _Observer(worker, name)
         self.driver = Driver(job)
+        self._course = _Course(self._seen)
+
+    def enter(self, *given: Any) -> Tally:
+        """Run one executor; see `Driver.enter`."""
+        present.set(self._course)
+        tally = self.driver.enter(*given)
+        tally.retried, self._course.retried = self._course.retried, 0
+        return tally
 
     def invoke(self, tasks: Sequence[int], per: int) -> None:
         """See `wukong.executor.job.Invoker`."""
@@ -156,6 +165,19 @@ class _Opened:
             return True
         # The client sees to what is not loaded.
         return self._plan.loaded(task) and self._plan.kind(task) in note.kinds and task not in note.stuck
+
+
+class _Course(Course):
+    """The course of the compute, as far as it is known here."""
+
+    def __init__(self, seen: Seen) -> None:
+        super().__init__()
+        self._seen = seen
+
+    @property
+    def ending(self) -> bool:
+        """See `Course`."""
+        return self._seen.over
 
 
 class _Observer:

@@ -121,12 +121,16 @@ def again(retry: Retry, function: Callable[..., Any], /, *args: Any, **kwargs: A
         try:
             return function(*args, **kwargs)
         except retry.on as error:
-            course = present.get()
-            if not retry.may(error, len(earlier)) or (course is not None and not course.again()):
+            if not retry.may(error, len(earlier)):
                 tell_earlier(error, earlier)
                 raise
-            earlier.append(said(error))
-        _wait(retry.pause(len(earlier)), course)
+            failed = error
+        if not _wait(retry.pause(len(earlier) + 1)):
+            tell_earlier(failed, earlier)
+            raise failed
+        earlier.append(said(failed))
+        # Nothing of an earlier try lives on in the next one.
+        del failed
 
 
 def said(error: BaseException) -> str:
@@ -173,8 +177,9 @@ def is_once(function: Any) -> bool:
     return getattr(function, "wukong_once", False) is True
 
 
-def _wait(seconds: float, course: Any) -> None:
-    """Wait so long, or until the compute is over."""
-    until = monotonic() + seconds
+def _wait(seconds: float) -> bool:
+    """Wait so long, and count the try that follows; return False, and sooner, if the compute is over."""
+    course, until = present.get(), monotonic() + seconds
     while (left := until - monotonic()) > 0 and not (course is not None and course.ending):
         sleep(min(left, _LOOK))
+    return course is None or course.again()

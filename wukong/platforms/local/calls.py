@@ -146,6 +146,7 @@ class Calls:
         done: Done,
         priority: float = 0,
         need: int = 0,
+        once: bool = False,
     ) -> Call:
         """Have a function called in a worker, in the surroundings of this moment.
 
@@ -163,6 +164,8 @@ class Calls:
             Higher ones go first; of equal ones, those that came first.
         need : int
             Bytes of memory that it needs at once.
+        once : bool
+            Whether it is not to be started again if its worker dies.
 
         Raises
         ------
@@ -175,6 +178,8 @@ class Calls:
         frame = check_travels((tuple(args), dict(kwargs)), f"the arguments of {packed.name}")
         sealed = bytes(frame) if frame.nbytes <= SMALL else self._pack.arena.seal_frame(frame)
         call = Call(packed, sealed, inputs, done, priority, self._pack.surroundings(), need)
+        if once:
+            call.attempts = 1
         with self._pack.lock:
             self._pack.check()
             self._numbers += 1

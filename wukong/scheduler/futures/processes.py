@@ -194,7 +194,14 @@ class Processes:
         sealed = [self.seal(read) for read in inputs]
         rank: Any = Rank(call.priority, call.tag)
         self._handles[call] = handle = self._calls.start(
-            function, args, kwargs, sealed, lambda sealed, error: self._done(call, sealed, error), rank, call.need
+            function,
+            args,
+            kwargs,
+            sealed,
+            lambda sealed, error: self._done(call, sealed, error),
+            rank,
+            call.need,
+            call.once,
         )
         if call.done:
             self._handles.pop(call, None)

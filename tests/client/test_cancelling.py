@@ -1,0 +1,255 @@
+"""Ending what runs: by cancel, by closing the client, by Ctrl-C, by a spent budget; and what is left of it: nothing."""
+
+import gc
+import os
+import signal
+import threading
+import time
+from contextlib import suppress
+from random import Random
+
+import dask
+import pytest
+from dask import delayed
+
+import wukong
+from tests.drivers import idle
+from wukong.errors import AttachUnsupported, BudgetSpent, ClientClosed, JobCancelled
+from wukong.futures import FutureCancelled
+
+EVERYWHERE = [("threads", None), ("inline", None), ("auto", None), ("processes", None), ("processes", "embedded")]
+
+
+@pytest.fixture(params=EVERYWHERE, ids=lambda where: "-".join(filter(None, where)))
+def client(request):
+    granules, store = request.param
+    with wukong.Client(workers=2, granules=granules, store=store) as client:
+        yield client
+
+
+def until(true):
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def note(directory, number, *inputs):
+    """Leave word of having begun, and last a while."""
+    (directory / str(number)).touch()
+    until((directory / "open").exists)
+    return number + sum(inputs)
+
+
+def begun(directory):
+    return len(list(directory.iterdir())) - (directory / "open").exists()
+
+
+def nothing_is_left():
+    until(idle)
+
+
+def test_a_cancelled_graph_begins_nothing_more_and_says_what_runs(client, tmp_path):
+    futures = client.compute([delayed(note)(tmp_path, number) for number in range(20)])
+    until(lambda: begun(tmp_path))
+    assert client.cancel(futures[:10]) == []
+    assert not futures[10].done()
+    left = client.cancel(futures[10:])
+    assert left
+    assert {one.where.split()[0] for one in left} <= {"thread", "worker"}
+    assert {one.key for one in left} <= {future.key for future in futures}
+    assert all(future.cancelled() for future in futures)
+    at_work = begun(tmp_path)
+    assert at_work <= 4
+    (tmp_path / "open").touch()
+    nothing_is_left()
+    # Who works for a new job is through with the old one.
+    assert client.gather(client.compute([delayed(abs)(-n) for n in range(10)])) == list(range(10))
+    assert begun(tmp_path) == at_work
+
+
+def test_futures_that_share_a_graph_are_cancelled_apart(client, tmp_path):
+    shared = delayed(note)(tmp_path, 1)
+    one, other = client.compute([delayed(abs)(shared), delayed(int)(shared)])
+    until(lambda: begun(tmp_path))
+    assert client.cancel(one) == []
+    (tmp_path / "open").touch()
+    assert other.result(30) == 1
+    with pytest.raises(FutureCancelled):
+        one.result()
+
+
+def test_a_closed_client_begins_nothing_more(tmp_path):
+    for granules in ("threads", "inline"):
+        directory = tmp_path / granules
+        directory.mkdir()
+        client = wukong.Client(workers=2, granules=granules)
+        futures = client.compute([delayed(note)(directory, number) for number in range(20)])
+        failed = []
+
+        def wait(client=client, directory=directory, failed=failed):
+            try:
+                client.get({number: (note, directory, 100 + number) for number in range(20)}, list(range(20)))
+            except JobCancelled as cancelled:
+                failed.append(cancelled)
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        until(lambda directory=directory: begun(directory) >= 2)
+        client.close()
+        (directory / "open").touch()
+        waiting.join(30)
+        assert [type(error) for error in failed] == [JobCancelled]
+        assert "closed" in str(failed[0])
+        assert all(future.cancelled() for future in futures)
+        nothing_is_left()
+        assert begun(directory) <= 6
+
+
+@pytest.mark.usefixtures("client")
+def test_ctrl_c_ends_a_compute_and_all_who_work_on_it(tmp_path):
+    def interrupt():
+        until(lambda: begun(tmp_path))
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        time.sleep(0.05)
+        (tmp_path / "open").touch()
+
+    shooter = threading.Thread(target=interrupt)
+    shooter.start()
+    with pytest.raises(KeyboardInterrupt):
+        dask.compute(*[delayed(note)(tmp_path, number) for number in range(40)])
+    shooter.join(30)
+    nothing_is_left()
+    assert dask.compute(delayed(abs)(-1)) == (1,)
+    assert begun(tmp_path) < 20
+
+
+def test_a_compute_inside_of_a_task_ends_with_it(tmp_path):
+    inner = []
+
+    def outer():
+        try:
+            dask.compute(*[delayed(note)(tmp_path, number) for number in range(10)])
+        except JobCancelled as error:
+            inner.append(error)
+            raise
+
+    with wukong.Client(workers=2, granules="threads") as client:
+        future = client.compute(delayed(outer)())
+        until(lambda: begun(tmp_path))
+        client.cancel(future)
+        (tmp_path / "open").touch()
+        until(lambda: inner)
+    nothing_is_left()
+    assert begun(tmp_path) <= 4
+
+
+def test_calls_of_a_batch_that_is_cancelled_do_not_begin(tmp_path):
+    with wukong.Client(workers=2, granules="threads") as client:
+        futures = client.map(note, [tmp_path] * 10, range(10), batch_size=10)
+        until(lambda: begun(tmp_path))
+        (one,) = client.cancel(futures)
+        assert one.where == "a thread of this process"
+        (tmp_path / "open").touch()
+        until(lambda: not client._engine.threads.working)
+        assert begun(tmp_path) == 1
+
+
+def test_a_call_that_runs_is_named_with_its_process():
+    with wukong.Client(workers=2, granules="processes") as client:
+        pid = client.submit(os.getpid)
+        assert pid.result(30) > 0
+        future = client.submit(time.sleep, 60)
+        until(lambda: client.cancel([]) == [] and client._engine.processes.where(future.call) != "a worker process")
+        (one,) = client.cancel(future)
+        assert one.key == future.key
+        assert one.where.startswith("worker process ")
+        again = client.submit(time.sleep, 60)
+        until(lambda: client._engine.processes.where(again.call) != "a worker process")
+        assert client.cancel(again, force=True) == []
+
+
+def test_a_budget_ends_a_compute_with_figures(client):
+    tasks = [delayed(time.sleep)(0.02) for _ in range(200)]
+    with pytest.raises(BudgetSpent, match="of its 200 tasks are through") as raised:
+        client.compute(tasks, budget=0.3)[0].result(30)
+    assert raised.value.spent >= raised.value.budget == 0.3
+    assert raised.value.tasks < 100
+    with pytest.raises(BudgetSpent):
+        wukong.compute(*tasks, budget=0.1)
+    nothing_is_left()
+    assert wukong.compute(delayed(abs)(-2), budget=10) == (2,)
+
+
+def test_a_job_is_found_again_by_its_name(tmp_path):
+    with wukong.Client(workers=2, granules="threads") as client:
+        client.compute([delayed(note)(tmp_path, number) for number in range(6)])
+        gc.collect()
+        until(lambda: begun(tmp_path))
+        (job,) = client.jobs()
+        assert (job.tasks, job.store, len(job.keys)) == (6, None, 6)
+        futures = client.attach(job.name)
+        (tmp_path / "open").touch()
+        assert sorted(client.gather(list(futures.values()))) == list(range(6))
+        assert client.jobs() == []
+        with pytest.raises(AttachUnsupported, match="executors end with the client"):
+            client.attach(job.name)
+    with pytest.raises(ClientClosed):
+        client.attach(job.name)
+
+
+def work(seed, number, *inputs):
+    chance = Random(seed * 1000 + number)
+    time.sleep(chance.choice([0, 0, 0.001, 0.003]))
+    if chance.random() < 0.04:
+        raise ValueError(f"task {number} of seed {seed}")
+    return number + sum(inputs)
+
+
+def graph_of(chance, seed):
+    """A random graph of some layers, and what its last tasks give where nothing fails."""
+    layers = [[delayed(work)(seed, number) for number in range(chance.randrange(2, 8))]]
+    number = len(layers[0])
+    for _ in range(chance.randrange(1, 4)):
+        layer = []
+        for _ in range(chance.randrange(1, 6)):
+            layer.append(
+                delayed(work)(seed, number, *chance.sample(layers[-1], chance.randrange(1, len(layers[-1]) + 1)))
+            )
+            number += 1
+        layers.append(layer)
+    return layers[-1]
+
+
+@pytest.mark.parametrize("where", EVERYWHERE, ids=lambda where: "-".join(filter(None, where)))
+def test_errors_cancellation_and_the_end_at_once_leave_nothing_waiting(where):
+    granules, store = where
+    for seed in range(3 if store else 5 if granules == "processes" else 15):
+        chance = Random(seed)
+        with wukong.Client(workers=2, granules=granules, store=store) as client:
+            asked = [graph_of(chance, seed) for _ in range(3)]
+            futures = [client.compute(items, retries=chance.choice([0, wukong.retry(1, 0.001)])) for items in asked]
+            calls = client.map(work, [seed] * 20, range(100, 120), retries=chance.choice([0, wukong.retry(1, 0.001)]))
+            every = [*futures[0], *futures[1], *futures[2], *calls]
+
+            def shoot(chance=chance, futures=futures, calls=calls, client=client):
+                for _ in range(3):
+                    time.sleep(chance.random() * 0.02)
+                    with suppress(ClientClosed):
+                        client.cancel(chance.choice([*futures, chance.sample(calls, 5)]))
+
+            shooters = [threading.Thread(target=shoot) for _ in range(2)]
+            for shooter in shooters:
+                shooter.start()
+            if chance.random() < 0.5:
+                time.sleep(chance.random() * 0.05)
+                client.close()
+            for future in every:
+                error = future.exception(30)
+                assert error is None or isinstance(error, FutureCancelled | ValueError | JobCancelled), (seed, error)
+                # The first reason stays.
+                assert type(future.exception()) is type(error)
+            for shooter in shooters:
+                shooter.join(30)
+            assert client._engine.undone == set()
+        nothing_is_left()

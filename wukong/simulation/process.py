@@ -8,9 +8,23 @@ from wukong.protocol import messages as m
 
 
 class Process:
-    """One entry of an executor or one life of a client: steps that may end anywhere."""
+    """One entry of an executor or one life of a client: steps that may end anywhere.
 
-    __slots__ = ("born", "dead", "mortal", "name", "nonce", "pausing", "step", "steps")
+    Attributes
+    ----------
+    born, asleep : float
+        When it was entered, and until when its machine stands still.
+    mortal : bool
+        Whether it may die with any step.
+    dead, over : bool
+        Whether it has died; whether it has come to its end.
+    pausing : bool
+        Whether it waits, and may be woken.
+    step : int
+        How many it has taken.
+    """
+
+    __slots__ = ("asleep", "born", "dead", "mortal", "name", "nonce", "over", "pausing", "step", "steps")
 
     def __init__(
         self, name: str, nonce: str, steps: Generator[fx.Effect, Any, Any], born: float, mortal: bool = True
@@ -20,7 +34,8 @@ class Process:
         self.steps = steps
         self.born = born
         self.mortal = mortal
-        self.dead = False
+        self.asleep = 0.0
+        self.dead = self.over = False
         self.pausing = False
         self.step = 0
 

@@ -17,6 +17,7 @@ Besides what `wukong.simulation.witness` sees with every request, this must hold
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from heapq import heappop, heappush
 from random import Random
 from typing import Any
@@ -200,6 +201,7 @@ class World:
         except StopIteration as end:
             if isinstance(end.value, Tally):
                 self.tally.add(end.value)
+            process.over = True
             return
         self.trace.append((self.now, process.name, effect))
         delay = self.random.expovariate(1 / 0.002)
@@ -214,20 +216,21 @@ class World:
         if process.mortal:
             if self._falls("stall", process, effect):
                 delay += LEASE * (1.1 if self._fate.random() < 0.5 else 3.0)
-            elif delay > LEASE / 2:
-                self._at(LEASE / 2, lambda step=process.step: self._renew(process, step))  # type: ignore[misc]
+                process.asleep = self.now + delay
             if self._falls("death", process, effect):
                 self._die(process)
                 return
         step = process.step
         self._at(delay, lambda: self._perform(process, effect, 0) if process.step == step else None)
 
-    def _renew(self, process: Process, step: int) -> None:
-        """Renew the lease of an executor that is at its task: somebody outside the task does so."""
-        if not process.dead and process.step == step:
+    def _renew(self, process: Process) -> None:
+        """Renew the leases of an executor from outside its task, as long as its machine does not sleep."""
+        if process.dead or process.over:
+            return
+        if self.now >= process.asleep:
             for number in range(len(self.records.shards)):
                 self._apply(fx.Ask(number, m.Renew(process.nonce, LEASE)), process)
-            self._at(LEASE / 2, lambda: self._renew(process, step))
+        self._at(LEASE / 2, lambda: self._renew(process))
 
     def _work(self, process: Process, effect: fx.Run) -> float:
         """Return how long a task runs this time."""
@@ -377,7 +380,9 @@ class World:
             if self._falls("cold", None, effect):
                 delay += self._fate.uniform(0.5, 3.0)
             steps = self._executor(nonce, context).walk(tasks)
-            self._start(Process(f"e{self._entries}", nonce, steps, self.now + delay), delay)
+            process = Process(f"e{self._entries}", nonce, steps, self.now + delay)
+            self._start(process, delay)
+            self._at(delay + LEASE / 2, partial(self._renew, process))
 
     def _pack(self, value: int) -> fx.Packed:
         nbytes = self.plan.nbytes(value)

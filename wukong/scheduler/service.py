@@ -104,6 +104,7 @@ class Service:
         self._desk.jobs[self._job.name] = self
         self._posted.processes = self._pack
         self._posted.ended = partial(self._desk.page.lower, self.flag)
+        self._posted.resumed = partial(self._desk.page.hoist, self.flag)
         if self._posted.over:
             self._posted.ended()
         self._pack.attach(self, self.recovery.look)

@@ -101,6 +101,8 @@ class Posted:
         self.context = copy_context()
         #: Called when the job is over, however it ends: tells workers in other processes.
         self.ended: Callable[[], None] = _nobody
+        #: Called when it is not over after all.
+        self.resumed: Callable[[], None] = _nobody
         self._crew = crew
         self._lacking: float | None = None
 
@@ -163,6 +165,8 @@ class Posted:
         """Go on with a job whose results seemed to be ready, unless it has failed."""
         with self.changed:
             self.over = self.error is not None
+            if not self.over:
+                self.resumed()
 
     def sort_again(self) -> None:
         """Sort waiting invocations anew, because the placement has changed."""
@@ -249,7 +253,7 @@ class Posted:
     def forget(self) -> None:
         """Let go of everything, as the job is over. The lock must be held."""
         self.over = True
-        self.ended, ended = _nobody, self.ended
+        self.ended, self.resumed, ended = _nobody, _nobody, self.ended
         ended()
         self.waiting.clear()
         self.away.clear()

@@ -59,6 +59,12 @@ class Page:
             if self._numbers[flag.place] == flag.serial:
                 self._numbers[flag.place] = 0
 
+    def hoist(self, flag: Flag) -> None:
+        """Let workers see that a job is not over after all."""
+        with self._lock:
+            if self._numbers[flag.place] == 0:
+                self._numbers[flag.place] = flag.serial
+
     def give_back(self, flag: Flag) -> None:
         """Lower a flag that is needed no more."""
         self.lower(flag)

@@ -94,6 +94,22 @@ def test_results_are_collected_inline_and_stored_over_many_requests_and_shards(s
     assert [results[task] for task in job.plan.requested] == [-i for i in range(5000)]
 
 
+def test_an_executor_hears_before_its_next_task_that_the_job_is_over() -> None:
+    ran: list[int] = []
+
+    def end(value: int) -> None:
+        ran.append(value)
+        notes.over = value == 3
+
+    job, client, notes = job_of({f"x{i}": (end, i) for i in range(10)}, [f"x{i}" for i in range(10)])
+    client.launch()
+    tally = Driver(job).enter(notes.invoked)
+    # The store knows nothing of it.
+    assert job.control.apply("j", 0, m.Probe(())).status == m.RUNNING
+    assert ran == [0, 1, 2, 3]
+    assert tally.tasks == 4
+
+
 def test_what_is_not_complete_cannot_be_collected() -> None:
     _, client, _ = job_of(wide(3), ["x0", "x1"])
     client.launch()

@@ -436,15 +436,3 @@ def fail_over(times: int, seed: int = 0, granules: str = "threads") -> Iterator[
             living = [node for node in nodes if node is not victim]
             settle(row, lambda living=living: set().union(*(node.content() for node in living)))  # type: ignore[misc]
     yield row
-
-
-def table(of: Iterator[Row]) -> str:
-    """Return rows as Markdown."""
-    lines = [
-        "| fault | injected | right results | typed errors | wrong | hangs | leftovers | slowest job, s |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in of:
-        figures = (row.injected, row.right, row.errors, row.wrong, row.hangs, row.leftovers)
-        lines.append(f"| {row.fault} | {' | '.join(map(str, figures))} | {row.slowest:.1f} |")
-    return "\n".join(lines)

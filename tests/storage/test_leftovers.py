@@ -67,6 +67,21 @@ def test_every_key_of_a_job_expires(link: Any) -> None:
     leftovers.remove(link, left)
 
 
+def test_a_sweep_has_every_record_of_a_job_stay_longer(link: Any) -> None:
+    job = leave(link)
+    control = RedisControlStore(link, 2)
+    (left,) = [left for left in leftovers.find(link) if left.job == job]
+    records = [key for key in left.keys if not key.endswith(b"}:values") or b"/v" not in key]
+    assert any(b":wide:" in key for key in records)
+    for key in records:
+        link.call(key, b"EXPIRE", key, b"100")
+    for shard in range(2):
+        control.apply(job, shard, m.Sweep(60.0))
+    for key in records:
+        assert link.call(key, b"TTL", key) > 100, key
+    leftovers.remove(link, left)
+
+
 def test_clean_removes_what_is_dead_and_only_if_it_is_told_to(
     link: Any, server_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

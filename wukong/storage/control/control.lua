@@ -549,6 +549,9 @@ elseif op == SWEEP then
   for i = 1, 6 do
     call('EXPIRE', KEYS[i], ARGV[3])
   end
+  for _, child in ipairs(call('SMEMBERS', KEYS[5])) do
+    call('EXPIRE', KEYS[5] .. ':' .. child, ARGV[3])
+  end
 else -- PROBE
   for i = 2, #request do
     need(request[i])

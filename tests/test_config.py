@@ -74,3 +74,16 @@ def test_progress_is_a_truth_value_and_in_the_environment_a_word_for_one(monkeyp
         config.resolve({})
     with pytest.raises(ConfigError, match="True or False"):
         config.resolve({"progress": 1})
+
+
+def test_a_budget_is_a_positive_number_of_seconds(monkeypatch):
+    monkeypatch.setenv("WUKONG_BUDGET", "1.5")
+    assert config.resolve({}).budget == 1.5
+    assert config.resolve({"budget": 60}).budget == 60
+    assert config.resolve({"budget": None}).budget is None
+    for wrong in (0, -1, float("inf"), float("nan"), True, "60"):
+        with pytest.raises(ConfigError, match="positive number of seconds"):
+            config.resolve({"budget": wrong})
+    monkeypatch.setenv("WUKONG_BUDGET", "soon")
+    with pytest.raises(ConfigError, match="WUKONG_BUDGET sets budget='soon'"):
+        config.resolve({})

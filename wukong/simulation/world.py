@@ -14,18 +14,16 @@ Besides what `wukong.simulation.witness` sees with every request, this must hold
 - after release nothing is left in the records, nor in the value store but what executors had written that died then.
 """
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from heapq import heappop, heappush
 from random import Random
 from typing import Any
 
 from wukong.cost import Costs, Estimates
 from wukong.errors import TaskLost
 from wukong.executor import effects as fx
-from wukong.executor.context import Context, Tally
+from wukong.executor.context import Context
 from wukong.executor.core import Executor
 from wukong.protocol import messages as m
 from wukong.protocol.model import Shard
@@ -34,17 +32,12 @@ from wukong.scheduler import launch
 from wukong.simulation.client import Client, End, Note
 from wukong.simulation.faults import DEADLY, Dice, Faults
 from wukong.simulation.graphs import RandomSchedule
-from wukong.simulation.process import Process, about
+from wukong.simulation.processes import BOUND, LEASE, PER_FAULT, Process, Processes
 from wukong.simulation.records import Records
 from wukong.simulation.witness import Violation
 
 __all__ = ["BOUND", "COSTS", "LEASE", "PER_FAULT", "Violation", "World"]
 
-LEASE = 5.0
-#: Seconds until a job without faults has to be at its end, and how many more a fault may cost: a stall of three leases,
-#: a clock that is three behind, a lease to lapse and two looks make 40. Some cost less.
-BOUND, PER_FAULT = 100.0, 60.0
-CHEAP = {"echo": 0, "twice": 0, "reply": 1, "notice": 1, "throttle": 2, "cold": 3, "never": 10, "late": 10, "skew": 10}
 #: A millisecond for a request, 1 GB/s, 5 ms for an invocation.
 COSTS = Costs(1e-3, 1e9, 5e-3, lease=LEASE, attempts=1000)
 #: How often a task that always kills its executor may do so.
@@ -55,7 +48,7 @@ class TaskRaised(Exception):  # noqa: N818 - what a task raises in a simulated r
     """The error of the task that raises."""
 
 
-class World:
+class World(Processes):
     """One simulated job.
 
     Parameters
@@ -87,8 +80,6 @@ class World:
         How the job ended.
     """
 
-    #: After so many steps something runs in circles; 30 tasks through all faults at their worst take 9,000.
-    most_steps = 50_000
     #: Keeps the records.
     keeps = Records
 
@@ -101,43 +92,32 @@ class World:
         costs: Costs = COSTS,
         size: int | None = None,
     ) -> None:
-        self.seed = seed
-        self.random = random = Random(seed)
+        random = Random(seed)
         few = random.randint(1, 16)
         self.plan = plan = RandomSchedule(random, few if size is None else size)
-        self.faults = faults = Faults.drawn(Dice.of(seed, "faults")) if faults is None else faults
-        self._dice = Dice(seed, faults)
-        self._fate = fate = Dice.of(seed, "fate")
+        faults = Faults.drawn(Dice.of(seed, "faults")) if faults is None else faults
+        super().__init__(seed, random, faults)
+        fate = self._fate
         self.costs = replace(costs, attempts=ATTEMPTS) if faults.memory < 0 else costs
         shards = [shard() for _ in range(random.choice([1, 1, 2, 3]))]
         self.stored: dict[tuple[int, int], int] = {}
-        self.now = 0.0
-        self.trace: list[tuple[float, str, object]] = []
-        self.happened: Counter[str] = Counter()
-        self.covered: Counter[tuple[str, int]] = Counter()
-        self.tally = Tally(executors=0)
         self.moved = 0
         self.took = 0.0
-        self.steps = 0
         self.note: Note | None = None
         self.end: End | None = None
         self.ending = self.cancelled = False
         self._executor = executor
-        self._events: list[tuple[float, int, Callable[[], object]]] = []
-        self._order = 0
         self._entries = 0
         self._lives = 0
         self._client: Process | None = None
         self._calm = not any(getattr(faults, kind) for kind in DEADLY)
         self.records = self.keeps(plan, shards, fate, faults.forget, self._calm)
         self._estimates = Estimates(1e-3)
-        self._bound = BOUND
-        self._told = fate.random() < 0.5  # whether the client hears of deaths at once
-        self._dead: list[str] = []
         self._wrote: dict[tuple[int, int], Process] = {}
         self._runs: dict[int, float] = {}
         self._late: set[int] = set()
-        self._killer, self._kills = fate.choice(plan.tasks), faults.memory
+        self._killer, self._kills_left = fate.choice(plan.tasks), faults.memory
+        self._told = fate.random() < 0.5  # whether the client hears of deaths at once
         self._raiser = fate.choice(plan.tasks) if faults.error else None
 
     def run(self) -> "World":
@@ -151,86 +131,30 @@ class World:
         try:
             self._enter_client()
             self._plan_ends()
-            events = self._events
-            while events:
-                self.now, _, event = heappop(events)
-                self.steps += 1
-                if self.now > self._bound and self.end is None:
-                    raise Violation("the job has not ended")
-                if self.steps > self.most_steps:
-                    raise Violation("the job runs in circles")
-                event()
+            self._go()
             self._check_end()
         except Exception as error:
             trace = "\n  ".join(f"{now:.4f} {name}: {what}" for now, name, what in self.trace[-40:])
             raise Violation(f"seed {self.seed}: {error!r}\n  {trace}") from error
         return self
 
-    # --- time -------------------------------------------------------------------------------------------------------
+    # --- steps ------------------------------------------------------------------------------------------------------
 
-    def _at(self, delay: float, event: Callable[[], object]) -> None:
-        self._order += 1
-        heappush(self._events, (self.now + delay, self._order, event))
-
-    def _falls(self, kind: str, process: Process | None = None, effect: fx.Effect | None = None) -> bool:
-        """Say whether this fault happens, and note it."""
-        if not self._dice.fall(kind):
-            return False
-        self._note(kind, process, effect)
-        return True
-
-    def _note(self, kind: str, process: Process | None = None, effect: fx.Effect | None = None) -> None:
-        """Note a fault, and the state of the task it is about."""
-        self.happened[kind] += 1
-        self._bound += CHEAP.get(kind, PER_FAULT)
-        self.trace.append((self.now, process.name if process else "world", f"fault: {kind}"))
-        task = None if effect is None else about(effect)
-        if task is not None:
-            self.covered[kind, self.records.state(task)] += 1
-
-    def _start(self, process: Process, delay: float = 0.0) -> None:
-        self._at(delay + self.random.expovariate(1 / 0.005), lambda: self._resume(process, None))
-
-    def _resume(self, process: Process, answer: Any) -> None:
-        """Let one process take its next step, and let that step fail as the seed has it."""
-        if process.dead:
-            return
-        process.step += 1
-        try:
-            effect = process.steps.send(answer)
-        except StopIteration as end:
-            if isinstance(end.value, Tally):
-                self.tally.add(end.value)
-            process.over = True
-            return
-        self.trace.append((self.now, process.name, effect))
-        delay = self.random.expovariate(1 / 0.002)
+    def _lasts(self, effect: fx.Effect, process: Process) -> float:
         kind = type(effect)
-        process.pausing = kind is fx.Pause
         if kind is fx.Run:
-            delay += self._work(process, effect)  # type: ignore[arg-type]
-        elif kind is fx.Pause:
-            delay += effect.seconds  # type: ignore[union-attr]
-        elif kind is fx.Put or kind is fx.Fetch:
-            delay += self._move(effect) / self.costs.bandwidth  # type: ignore[arg-type]
-        if process.mortal:
-            if self._falls("stall", process, effect):
-                delay += LEASE * (1.1 if self._fate.random() < 0.5 else 3.0)
-                process.asleep = self.now + delay
-            if self._falls("death", process, effect):
-                self._die(process)
-                return
-        step = process.step
-        self._at(delay, lambda: self._perform(process, effect, 0) if process.step == step else None)
+            return self._work(process, effect)  # type: ignore[arg-type]
+        if kind is fx.Pause:
+            return effect.seconds  # type: ignore[union-attr]
+        if kind is fx.Put or kind is fx.Fetch:
+            return self._move(effect) / self.costs.bandwidth  # type: ignore[arg-type]
+        return 0.0
 
-    def _renew(self, process: Process) -> None:
-        """Renew the leases of an executor from outside its task, as long as its machine does not sleep."""
-        if process.dead or process.over:
-            return
-        if self.now >= process.asleep:
-            for number in range(len(self.records.shards)):
-                self._apply(fx.Ask(number, m.Renew(process.nonce, LEASE)), process)
-        self._at(LEASE / 2, lambda: self._renew(process))
+    def _kills(self, task: int) -> bool:
+        if task != self._killer or not self._kills_left:
+            return False
+        self._kills_left -= 1
+        return True
 
     def _work(self, process: Process, effect: fx.Run) -> float:
         """Return how long a task runs this time."""
@@ -249,44 +173,6 @@ class World:
         nbytes = sum(map(self.plan.nbytes, values))
         self.moved += nbytes
         return nbytes
-
-    def _perform(self, process: Process, effect: fx.Effect, again: int) -> None:
-        if process.dead:
-            return
-        kind = type(effect)
-        if process.mortal and self.faults.limit and self.now - process.born > self.faults.limit:
-            self._note("limit", process, effect)
-            self._die(process)
-            return
-        if kind is fx.Run and effect.task == self._killer and self._kills:  # type: ignore[union-attr]
-            self._kills -= 1
-            self._note("memory", process, effect)
-            self._die(process)
-            return
-        if kind is fx.Invoke and self._falls("throttle", process, effect):
-            if again < 4:
-                self._at(0.1 * 2**again, lambda: self._perform(process, effect, again + 1))
-            else:
-                self._at(0.0, lambda: self._resume(process, None))
-            return
-        answer = self._carry_out(effect, process)
-        if kind is fx.Ask:
-            if self._may_echo(effect) and self._falls("echo", process, effect):  # type: ignore[arg-type]
-                after = self._fate.choice([0.01, 1.0, 10.0])
-                self._at(after, lambda: self._apply(effect, process, echo=True))  # type: ignore[arg-type]
-            if again < 5 and self._falls("reply", process, effect):
-                self._at(0.5, lambda: self._perform(process, effect, again + 1))
-                return
-        if process.mortal and self._falls("death", process, effect):
-            self._die(process)
-            return
-        self._resume(process, answer)
-
-    @staticmethod
-    def _may_echo(effect: fx.Ask) -> bool:
-        """Whether a copy may come late. That of an opening would open the job again, for its TTL to end."""
-        request = effect.request
-        return not (type(request) is m.Arrive and request.outcomes[0].task == m.CLIENT)
 
     # --- effects ----------------------------------------------------------------------------------------------------
 
@@ -388,17 +274,12 @@ class World:
         nbytes = self.plan.nbytes(value)
         return fx.Packed(nbytes <= 1000, nbytes, value)
 
-    def _die(self, process: Process) -> None:
-        process.dead = True
-        if self._told and process.nonce:
-            self._dead.append(process.nonce)
-
     # --- the client and what it is told -----------------------------------------------------------------------------
 
     def known_dead(self) -> list[str]:
         """Return the executors that the client knows to have ended since it last asked."""
         dead, self._dead = self._dead, []
-        return dead
+        return dead if self._told else []
 
     def late(self) -> list[int]:
         """Return the tasks that take far longer than they should, each once."""

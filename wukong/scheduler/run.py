@@ -145,7 +145,7 @@ def _run_through(
             tasks = trace(told.graph, wanted, known)
             told.ordered(tasks, {key: values[key] for key in known})
             course.size = len(tasks)
-        figures = _run(tasks, values, options, told, packs, admission, course)
+            figures = _run(tasks, values, options, told, packs, admission, course)
     else:
         tasks = trace(nodes, wanted, known)
         course.size = len(tasks)

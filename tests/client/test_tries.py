@@ -77,7 +77,7 @@ def test_only_the_errors_named_are_tried_again(client, tmp_path):
 
 
 def test_tasks_of_graphs_are_tried_again_and_counted(tmp_path):
-    for granules in ("threads", "inline"):
+    for granules in ("threads", "inline", "processes"):
         with wukong.Client(workers=2, granules=granules) as client:
             with dask.annotate(retries=QUICK):
                 parts = [delayed(flaky)(tmp_path / f"{granules}{n}", 2) for n in range(5)]

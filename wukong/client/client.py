@@ -121,7 +121,7 @@ class Client(Submitting):
         options = {**kwargs, **self._given(kwargs), "packs": self._engine.processes.find}
         options["admission"] = self._engine.admission
         options["course"] = course = Course(present.get())
-        self._engine.courses.add(course)
+        self._engine.follow(course)
         results = get(nodes, keys, **options, cache=cache or None)
         self._ran()
         return results

@@ -5,9 +5,10 @@ What an executor here asks and tells is answered by `wukong.scheduler.service` i
 
 import os
 import time
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from contextlib import suppress
 from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 from wukong import failures
@@ -115,14 +116,12 @@ class _Opened:
         if opening.observed:
             job.observer = _Observer(worker, name)
         self.driver = Driver(job)
-        self._course = _Course(self._seen)
+        self._course = _Course(self._seen, partial(worker.tell, "job.retried", name))
 
     def enter(self, *given: Any) -> Tally:
         """Run one executor; see `Driver.enter`."""
         present.set(self._course)
-        tally = self.driver.enter(*given)
-        tally.retried, self._course.retried = self._course.retried, 0
-        return tally
+        return self.driver.enter(*given)
 
     def invoke(self, tasks: Sequence[int], per: int) -> None:
         """See `wukong.executor.job.Invoker`."""
@@ -170,9 +169,17 @@ class _Opened:
 class _Course(Course):
     """The course of the compute, as far as it is known here."""
 
-    def __init__(self, seen: Seen) -> None:
+    def __init__(self, seen: Seen, told: Callable[[], None]) -> None:
         super().__init__()
         self._seen = seen
+        self._told = told
+
+    def again(self) -> bool:
+        """See `Course`; the client counts."""
+        if self.ending:
+            return False
+        self._told()
+        return True
 
     @property
     def ending(self) -> bool:

@@ -224,6 +224,11 @@ class Service:
         """Note when tasks ran."""
         self._job.away.receive(spans)
 
+    def retried(self) -> None:
+        """Count that a task runs again."""
+        with self._lock:
+            self._job.tally.retried += 1
+
     def finish(self) -> None:
         """Note that the results are ready."""
         self._posted.finish()
@@ -324,6 +329,7 @@ class _Desk:
         pack.serve("job.invoke", lambda _worker, _fds, job, *args: self._tell(job, Service.invoke, *args))
         pack.serve("job.ran", lambda _worker, _fds, job, spans: self._tell(job, Service.ran, spans))
         pack.serve("job.fail", self._fail)
+        pack.serve("job.retried", lambda _worker, _fds, job: self._tell(job, Service.retried))
         pack.serve("job.finish", lambda _worker, _fds, job: self._tell(job, Service.finish))
         pack.serve("job.started", lambda _worker, _fds, job, key: self._tell(job, Service.started, key))
         pack.serve("job.finished", self._finished)

@@ -173,6 +173,17 @@ class Engine(Waiting):
         else:
             self.failed(mine, error)
 
+    def follow(self, course: Course) -> None:
+        """Have a compute that somebody waits for end with this engine, unless it ends before.
+
+        Raises
+        ------
+        ClientClosed
+        """
+        with self.lock:
+            self.check()
+            self.courses.add(course)
+
     def give(self, key: Any, value: Any) -> Call:
         """Return a call that is done: a value under a name."""
         call = Call(self, key, None)
@@ -385,10 +396,10 @@ class Engine(Waiting):
             if self.auto is not None:
                 self.auto.close()
             self.jobs.close()
-            undone = list(self.undone)
+            undone, courses = list(self.undone), list(self.courses)
         self._later.close()
         self.cancel(undone, why="its client was closed")
-        for course in list(self.courses):
+        for course in courses:
             course.end(cancelled("its client was closed"))
         self.admission.leave(self.threads)
         self.processes.close()

@@ -183,6 +183,11 @@ class Company:
         return f"{self.posted.workers} {both}processes"
 
     @property
+    def recovered(self) -> tuple[str, ...]:
+        """What had to be started again, for people; nothing if nothing did."""
+        return () if self._service is None else self._service.recovery.told()
+
+    @property
     def reasons(self) -> dict[Hashable, str]:
         """For functions about which anything was found out, why they run where they do."""
         return {} if self._sorting is None else self._sorting.explained()

@@ -212,6 +212,7 @@ class Compiled:
             reasons=(
                 *(f"{name}: {reason}" for name, reason in self._company.reasons.items()),
                 *(self._keeping.told if self._keeping else ()),
+                *self._company.recovered,
             ),
             parts=(
                 *in_company(self._plan, self._job.spans, self._job.away),

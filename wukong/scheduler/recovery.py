@@ -22,6 +22,7 @@ from wukong.executor import effects as fx
 from wukong.executor.job import Job
 from wukong.executor.session import Steps
 from wukong.ids import new_nonce
+from wukong.plan.columns import ONCE
 from wukong.plan.reading import Plan
 from wukong.platforms.local.board import Posted
 from wukong.platforms.local.member import Member, given_up
@@ -32,6 +33,8 @@ from wukong.scheduler.watch import look
 _SEEN: Final = 10
 _TIMES: Final = 3.0
 _LEAST: Final = 1.0
+#: So many times the deaths are allowed of a task that had not begun.
+_UNSURE: Final = 3
 #: Inputs that are asked for with a claim; tasks with more ask for theirs when they are to run.
 _WANTED: Final = 64
 #: Seconds: longer than any job.
@@ -99,7 +102,7 @@ class Recovery:
     again: int = 0
     copies: int = 0
     _entries: dict[str, Entry] = field(default_factory=dict)
-    _blamed: dict[int, list[WorkerLost]] = field(default_factory=dict)
+    _blamed: dict[tuple[int, bool], list[WorkerLost]] = field(default_factory=dict)
     _copied: set[int] = field(default_factory=set)
     _renewed: float = field(default_factory=monotonic)
     _lasted: dict[int, list[float]] = field(default_factory=dict)
@@ -131,15 +134,15 @@ class Recovery:
         self.end(entry)
         self.deaths += 1
         task = self.at(entry.member)
-        # Before its first task it may be an input that kills, and so the first task that is to blame.
+        # Before its first task it may be an input that kills, and so the first task that is to blame; or nothing of it.
         blamed = min(entry.starts) if task is None else task
-        deaths = self._blamed.setdefault(blamed, [])
+        deaths = self._blamed.setdefault((blamed, task is None), [])
         deaths.append(error)
         key = self.plan.key(blamed)
         if task is not None and self.plan.once(task):
             return key, _only_once(key, deaths)
-        if len(deaths) >= self.attempts:
-            return key, given_up(f"task {key!r}", deaths)
+        if len(deaths) >= self.attempts * (1 if task is not None else _UNSURE):
+            return key, given_up(f"task {key!r}", deaths, "was to begin" if task is None else "was running")
         try:
             self._renew()
             self.again += len(self._look(0.0, dead=(entry.nonce,)))
@@ -157,10 +160,14 @@ class Recovery:
                 self._renewed = monotonic()
                 self._renew()
                 self._look(self.job.costs.lease / 3)
-            late = self._late()
-            if late:
-                found = self._look(_EVER, late=late)
-                self.copies += len(set(found) & self._copied)
+            for entry in self._late():
+                # What is finished there waits with it to be settled, and what was not begun waits for it.
+                if any(flags & ONCE for flags in self.plan.columns.flags):
+                    starts = [task for task in (entry.task, *entry.starts) if task is not None]
+                    found = self._look(_EVER, late=[task for task in starts if not self.plan.once(task)])
+                else:
+                    found = self._look(_EVER, dead=(entry.nonce,))
+                self.copies += entry.task in found
         except StoreError:
             # Executors will find out themselves, and do something about it.
             pass
@@ -201,10 +208,10 @@ class Recovery:
 
     # --- stragglers ---------------------------------------------------------------------------------------------------
 
-    def _late(self) -> list[int]:
-        """Return tasks that are to have a second executor, with those that wait behind them in the first."""
+    def _late(self) -> list[Entry]:
+        """Return executors whose task is to have a second one."""
         now, plan = monotonic(), self.plan
-        late: list[int] = []
+        late: list[Entry] = []
         for entry in list(self._entries.values()):
             task = self.at(entry.member)
             if task != entry.task:
@@ -212,13 +219,13 @@ class Recovery:
             elif task is not None and now - entry.since >= _LEAST and task not in self._copied and not plan.once(task):
                 if self.posted.busy() or self.posted.working >= self.posted.workers or not self.idle():
                     return []
-                if self._straggles(task, now - entry.since):
+                if self._straggles(entry, task, now - entry.since):
                     self._copied.add(task)
-                    late += [task, *(start for start in entry.starts if start > task and not plan.once(start))]
+                    late.append(entry)
         return late
 
-    def _straggles(self, task: int, seconds: float) -> bool:
-        """Whether a task that has run for so long is far behind others of its kind."""
+    def _straggles(self, entry: Entry, task: int, seconds: float) -> bool:
+        """Whether a task that has run for so long in an executor is far behind others of its kind."""
         plan, columns = self.plan, self.plan.columns
         if self._sizes is None:
             self._sizes = Counter()
@@ -227,7 +234,9 @@ class Recovery:
         self._catch_up(self.job.away)
         kind = plan.kind(task)
         lasted = self._lasted.get(kind, ())
-        enough = len(lasted) >= max(_SEEN, self._sizes[kind] / 2)
+        # Those that it has run before, lowest number first, are told of with its next request.
+        silent = sum(start < task and plan.kind(start) == kind for start in entry.starts)
+        enough = len(lasted) >= _SEEN and len(lasted) + silent >= self._sizes[kind] / 2
         return enough and seconds > _TIMES * median(lasted)
 
     def _catch_up(self, spans: Spans) -> None:

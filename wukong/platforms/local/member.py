@@ -116,11 +116,11 @@ def lost(member: Member, why: str | None = None) -> WorkerLost:
     return error
 
 
-def given_up(what: str, deaths: Sequence[WorkerLost]) -> TaskLost:
+def given_up(what: str, deaths: Sequence[WorkerLost], doing: str = "was running") -> TaskLost:
     """Return the error of what is not started again, for all of its workers died."""
     times = "once" if len(deaths) == 1 else f"{len(deaths)} times"
     error = TaskLost(
-        f"{what} was running when its worker died, {times}, and is not started again. The last time: {deaths[-1]}"
+        f"{what} {doing} when its worker died, {times}, and is not started again. The last time: {deaths[-1]}"
     )
     error.pid, error.status = deaths[-1].pid, deaths[-1].status
     notes = [str(death) for death in deaths[:-1]]

@@ -1,4 +1,4 @@
-"""What a link counts, of itself and of each view of it."""
+"""What a link counts, of itself and of each view of it, and how long it waits."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 
 import wukong
+from wukong.errors import ConfigError, StoreUnavailable
+from wukong.storage.address import parse
 from wukong.storage.counters import Counters
 from wukong.storage.open import connect
+from wukong.storage.server import EmbeddedServer
 
 
 @pytest.fixture
@@ -83,3 +86,39 @@ def test_a_job_counts_its_own_traffic_while_others_use_the_store(server_url: str
     # Durations decide how tasks are grouped, so counts differ a little from run to run.
     assert run.bytes_sent <= 2 * max(one.bytes_sent for one in alone if one is not None)
     assert run.round_trips <= 2 * max(one.round_trips for one in alone if one is not None)
+
+
+def test_how_long_a_store_is_waited_for_is_part_of_its_address() -> None:
+    address = parse("redis://host:1?timeout=0.5&away=60")
+    assert (address.timeout, address.away) == (0.5, 60.0)
+    assert (parse("redis://host").timeout, parse("redis://host").away) == (10.0, 30.0)
+    for wrong in ("away=soon", "away=-1", "timeout=inf", "timeout=nan"):
+        with pytest.raises(ConfigError, match="is not understood"):
+            parse(f"redis://host?{wrong}")
+
+
+def test_a_wrong_address_is_told_of_at_once_whatever_the_link_may_wait() -> None:
+    link = connect("redis://127.0.0.1:1?away=1000")
+    with pytest.raises(StoreUnavailable, match="Is it running"):
+        link.call(b"", b"PING")
+    link.close()
+
+
+def test_once_a_request_has_waited_in_vain_others_do_not_wait_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    with EmbeddedServer() as server:
+        link = connect(server.url + "?away=0.1")
+        ping(link)
+        link.call(b"", b"CONFIG", b"SET", b"maxclients", b"1")
+        monkeypatch.setattr("wukong.storage.link.time.sleep", pauses.append)
+        paused = []
+
+        def refused() -> None:
+            for _ in range(2):
+                with pytest.raises(StoreUnavailable, match="maxclients"):
+                    link.call(b"", b"PING")
+                paused.append(len(pauses))
+
+        in_a_thread(refused)
+        link.close()
+    assert 0 < paused[0] == paused[1]

@@ -8,6 +8,7 @@ from collections.abc import Hashable
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
+from weakref import WeakMethod
 
 from wukong.cost import Estimates
 from wukong.errors import JobCancelled, StoreError
@@ -108,9 +109,14 @@ class Compiled:
         self._encoded = None if store is None and granules != "processes" else encode(plan, lenient=lenient)
         runnable: Any = plan
         if store is not None and self._encoded is not None:
-            runnable = PlanView(
-                self._encoded.manifest, stores.parts_of(name, self._stores.values, self._company.publish)
-            )
+            # The company knows the job, and the job its plan, which would keep both alive.
+            publish = WeakMethod(self._company.publish)
+
+            def publish_again() -> None:
+                if (there := publish()) is not None:
+                    there()
+
+            runnable = PlanView(self._encoded.manifest, stores.parts_of(name, self._stores.values, publish_again))
         self._job = Job(
             name,
             runnable,

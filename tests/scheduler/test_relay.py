@@ -183,7 +183,9 @@ def test_a_lookout_comes_for_one_relay_after_another() -> None:
     drivers.until(drivers.idle, "the crew is idle")
 
 
-def test_one_long_task_does_not_hand_over_many_short_ones() -> None:
+def test_one_long_task_does_not_hand_over_many_short_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Even if it is known to be long.
+    monkeypatch.setitem(adaptive._lasted, adaptive.name_of([time.sleep]), 0.02)
     graph = {"long": (time.sleep, 0.02), **{f"short{i}": (str, "long") for i in range(20_000)}}
     wukong.get(graph, list(graph), granules="auto", workers=2)
     assert wukong.last_run().where == "the client, alone"

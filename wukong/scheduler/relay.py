@@ -154,10 +154,14 @@ class Relay:
         return self._compiled is not None
 
     def _expected(self, index: int) -> float:
-        """Return how long, in seconds, the tasks from `index` on last, by what earlier jobs know of some of them."""
-        sample = self._walk.nodes[index :: max(1, (self._size - index) // _SAMPLE)]
-        known = [lasted(functions_of(node)) for node in sample]
-        return sum(filter(None, known)) / len(known) * (self._size - index)
+        """Return how long, in seconds, the tasks after `index` last, if all are like the middle one of some of them.
+
+        That is what earlier jobs know of it: nothing, if half of them are short or unknown.
+        """
+        left = self._size - index - 1
+        sample = self._walk.nodes[index + 1 :: max(1, left // _SAMPLE)]
+        known = sorted(lasted(functions_of(node)) or 0.0 for node in sample)
+        return known[len(known) // 2] * left
 
     def hand_over(self) -> None:
         """Hand over a walk that nobody has begun: its tasks say that they have to be told apart."""

@@ -1,5 +1,7 @@
 """Fixtures that tests of several packages share: running servers, one of each kind a session."""
 
+import sys
+
 import pytest
 
 from tests import servers
@@ -35,3 +37,12 @@ SERVERS = ("embedded_url", "tcp_url", "cluster_url")
 def server_url(request):
     """URL of each kind of server in turn."""
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_known_of_functions():
+    """What `granules="auto"` has found out of functions holds for later jobs, but not for those of other tests."""
+    adaptive = sys.modules.get("wukong.scheduler.adaptive")
+    if adaptive is not None:
+        adaptive._lasted.clear()
+        adaptive._missed[0] = 0.0

@@ -8,6 +8,7 @@ import pytest
 from wukong import serialize
 from wukong.cost import IN_PROCESS, Estimates
 from wukong.errors import JobStalled
+from wukong.executor import effects as fx
 from wukong.executor.driver import Driver
 from wukong.executor.effects import Packed
 from wukong.executor.job import Job
@@ -181,3 +182,17 @@ def test_a_job_whose_results_are_all_given_is_finished_at_once() -> None:
     client.supply({plan.given[0]: 41})
     assert notes.finished
     assert client.collect() == {plan.given[0]: 41}
+
+
+def test_a_value_that_is_written_after_its_job_was_over_is_deleted_again() -> None:
+    job, _, notes = job_of({"a": (int,)}, ["a"])
+
+    def put(attempt: int) -> Any:
+        yield fx.Put([(0, attempt, serialize.dumps(1).parts)])
+
+    assert job.values is not None
+    Driver(job).follow(put(1))
+    notes.over = True
+    Driver(job).follow(put(2))
+    found = job.values.get(["0.1", "0.2"])
+    assert [frame is not None for frame in found] == [True, False]

@@ -43,10 +43,10 @@ class Unlocked:
         pass
 
 
-def race(client, path, lock, threads=2):
+def race(client, path, lock, threads=2, times=40):
     path.write_text("0")
-    futures = [client.submit(count_up, path, 40, lock) for _ in range(2)]
-    threads = [threading.Thread(target=count_up, args=(path, 40, lock)) for _ in range(threads)]
+    futures = [client.submit(count_up, path, times, lock) for _ in range(2)]
+    threads = [threading.Thread(target=count_up, args=(path, times, lock)) for _ in range(threads)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -61,9 +61,10 @@ def test_threads_and_processes_exclude_each_other(client, tmp_path):
 
 def test_without_a_lock_the_race_is_lost(client, tmp_path):
     # If it were not, the test above would show nothing.
-    for _ in range(20):
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
         try:
-            if race(client, tmp_path / "counter", Unlocked(), threads=0) < 80:
+            if race(client, tmp_path / "counter", Unlocked(), threads=0, times=400) < 800:
                 return
         except ValueError:  # read while it was empty
             return

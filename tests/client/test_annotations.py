@@ -256,6 +256,7 @@ def test_who_came_first_begins_first_though_others_would_fit(threads):
     hold = threads.submit(gate.wait, 20, memory=6)
     drivers.until(lambda: threads._engine.admission.held == 6, "the first has its memory")
     large = threads.submit(order.append, "large", memory=10)
+    drivers.until(lambda: threads._engine.admission._line, "the second was refused, and stands in line")
     small = threads.submit(order.append, "small", memory=4)
     with dask.annotate(memory=4):
         job = threads.compute(delayed(order.append)("job"))

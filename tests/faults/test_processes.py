@@ -107,7 +107,7 @@ def test_a_straggler_has_a_second_copy_and_the_first_to_be_through_wins(tmp_path
         (tmp_path / "over").touch()
 
 
-def test_what_a_dead_worker_had_is_started_again_within_a_second(tmp_path: Path) -> None:
+def test_what_a_dead_worker_had_is_started_again_soon(tmp_path: Path) -> None:
     def dies_once() -> float:
         if faults._claims(str(tmp_path)):
             (tmp_path / "died").write_text(repr(time.monotonic()))

@@ -52,7 +52,8 @@ class Watch:
         """Look from now on, as somebody is at work. The pack's lock must be held."""
         self.rests = False
         self._called.set()
-        if self._thread is None:
+        # What a look raises has ended the thread, and was printed.
+        if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._run, name="wukong-watch", daemon=True)
             self._thread.start()
 

@@ -43,7 +43,7 @@ dask-suite: $(VENV)/ready-dev  ## Dask's own tests, with Wukong in the place of 
 	$(BIN)/python tests/dask_suite/run.py -n $(JOBS)
 
 bench: $(VENV)/ready-dev  ## every benchmark, one after the other; at last the ladder, and the peers
-	@for script in benchmarks/[a-z]*.py; do echo "--- $$script"; $(BIN)/python "$$script" || exit 1; done
+	@for script in $(filter-out %/against.py,$(wildcard benchmarks/[a-z]*.py)); do echo "--- $$script"; $(BIN)/python "$$script" || exit 1; done
 	$(BIN)/python -m benchmarks.ladder $(BENCH)
 	$(BIN)/python -m benchmarks.peers $(BENCH)
 

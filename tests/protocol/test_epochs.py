@@ -56,6 +56,30 @@ def test_an_executor_of_an_older_epoch_may_claim_and_then_commits_as_any_other(t
     assert verdict(tell, "old", 8, grant.attempt) == m.OK
 
 
+def opening(nonce, epoch, task):
+    return m.Arrive(nonce, 1, LEASE, (m.Outcome(m.CLIENT, epoch, m.Value(m.STORED, 0), (m.Edge(task, 1),)),))
+
+
+def test_opening_a_later_epoch_removes_what_the_shard_knew_and_an_end_of_the_job_with_it(tell):
+    assert verdict(tell, "new", 2, 1, (m.Edge(CHILD, 1),)) == m.OK
+    tell(m.Cancel(m.FAILED, b"reason"))
+    assert tell(opening("newer", 4, CHILD)).body[0].ready == (CHILD,)
+    task, child = tell(m.Probe((TASK, CHILD))).body
+    assert (task.state, task.attempt, task.value) == (states.WAITING, 4 * m.EPOCH, None)
+    assert child.state == states.READY
+    assert verdict(tell, "new", 3, 1) == m.LOST
+
+
+def test_an_earlier_epoch_is_not_opened(tell):
+    assert tell(opening("late", 2, CHILD)).status == m.STALE
+    assert [state.state for state in tell(m.Probe((TASK, CHILD))).body] == [states.READY, states.WAITING]
+
+
+def test_the_same_epoch_may_be_opened_in_several_requests(tell):
+    assert tell(opening("new2", 3, CHILD)).body[0].ready == (CHILD,)
+    assert state(tell) == states.READY
+
+
 def test_cancelling_does_not_forget_who_opened_the_job(tell):
     assert verdict(tell, "new", 2, 1) == m.OK
     assert tell(m.Cancel(m.FAILED, b"reason")).status == m.FAILED

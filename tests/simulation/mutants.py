@@ -89,10 +89,16 @@ MUTANTS = {
         "  if false then\n    activate(record, UNSETTLED",
     ),
     "only the client opens a shard": Change(
-        "(isinstance(request, m.Arrive) and request.outcomes and request.outcomes[0].task == m.CLIENT)",
-        "isinstance(request, m.Arrive)",
-        "(op == ARRIVE and request[BODY] > 0 and request[BODY + 1] == CLIENT)",
-        "(op == ARRIVE)",
+        "if not self.open and not opens:",
+        "if not self.open and not isinstance(request, m.Arrive):",
+        "  if not opens then\n",
+        "  if op ~= ARRIVE then\n",
+    ),
+    "a later epoch replaces an earlier one": Change(
+        "if not self.open or base > self.base:", "if not self.open:", "elseif first > base then", "elseif false then"
+    ),
+    "no earlier epoch is opened": Change(
+        "if base < self.base:", "if False:", "if first < base then", "if false then"
     ),
     "a request prolongs the lease": Change(
         "executor.deadline = now + request.lease\n        if self.status",

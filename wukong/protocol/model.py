@@ -84,12 +84,15 @@ class Shard:
 
     def apply(self, request: m.Request, now: float) -> m.Reply:
         """Carry out one request at time `now` (seconds) and return the answer."""
-        if not self.open:
-            if not (isinstance(request, m.Arrive) and request.outcomes and request.outcomes[0].task == m.CLIENT):
-                return m.Reply(m.GONE, b"", ())
-            self.open = True
-            self.base = request.outcomes[0].attempt * m.EPOCH
-            self.opener = request.nonce
+        opens = isinstance(request, m.Arrive) and request.outcomes and request.outcomes[0].task == m.CLIENT
+        base = request.outcomes[0].attempt * m.EPOCH if opens else self.base  # type: ignore[union-attr]
+        if not self.open and not opens:
+            return m.Reply(m.GONE, b"", ())
+        if base < self.base:
+            return m.Reply(m.STALE, b"", ())
+        if not self.open or base > self.base:
+            self.__init__()  # type: ignore[misc]
+            self.open, self.base, self.opener = True, base, request.nonce  # type: ignore[union-attr]
         if isinstance(request, m.Probe | m.Sweep | m.Cancel | m.Renew):
             return self._apply[type(request)](request, now)
         executor = self.executors.get(request.nonce)

@@ -52,9 +52,27 @@ end
 
 -- --- the job ---------------------------------------------------------------------------------------------------------
 
+local function remove()
+  for _, child in ipairs(call('SMEMBERS', KEYS[5])) do
+    call('UNLINK', KEYS[5] .. ':' .. child)
+  end
+  call('UNLINK', unpack(KEYS))
+end
+
 local job = call('HMGET', KEYS[4], '', nonce)
+local opens = op == ARRIVE and request[BODY] > 0 and request[BODY + 1] == CLIENT
+if job[1] and opens then
+  local _, _, base = unpacked(job[1])
+  local first = request[BODY + 1 + O_ATTEMPT] * EPOCH
+  if first < base then
+    return pack({ STALE, '' })
+  elseif first > base then
+    remove()
+    job[1], job[2] = nil, nil
+  end
+end
 if not job[1] then
-  if not (op == ARRIVE and request[BODY] > 0 and request[BODY + 1] == CLIENT) then
+  if not opens then
     return pack({ GONE, '' })
   end
   -- A field of no task keeps each of these from becoming empty, which would end it and so its expiry.
@@ -93,10 +111,7 @@ elseif op == RENEW then
   end
   return pack({ status, reason })
 elseif op == RELEASE and request[BODY] then
-  for _, child in ipairs(call('SMEMBERS', KEYS[5])) do
-    call('UNLINK', KEYS[5] .. ':' .. child)
-  end
-  call('UNLINK', unpack(KEYS))
+  remove()
   return pack({ GONE, '' })
 elseif status ~= RUNNING and op ~= PROBE then
   local reply = pack({ status, reason })

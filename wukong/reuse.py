@@ -15,6 +15,7 @@ from threading import Lock
 from time import perf_counter
 from typing import Any, Self
 
+from wukong.executor.effects import Dropped
 from wukong.scheduler.dask.graphs import flatten, merge
 from wukong.scheduler.dask.names import reusable
 from wukong.sizes import parse_bytes
@@ -149,7 +150,8 @@ class cache:  # noqa: N801 - used as a function, and as a context manager like w
         return {key: self._arena.unseal(sealed) for key, sealed in found.items()}
 
     def _keep(self, key: Any, value: Any, seconds: float) -> None:
-        if getattr(value, "nbytes", 0) > self.limit:
+        # Of a class, `nbytes` is the property itself.
+        if value is Dropped or getattr(value, "nbytes", 0) > self.limit:
             return
         try:
             kept = _Kept(self._arena.seal(value), seconds)

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 from random import Random
 
 import dask
@@ -36,9 +37,19 @@ def until(true):
 
 def note(directory, number, *inputs):
     """Leave word of having begun, and last a while."""
-    (directory / str(number)).touch()
-    until((directory / "open").exists)
+    (Path(directory) / str(number)).touch()
+    until((Path(directory) / "open").exists)
     return number + sum(inputs)
+
+
+def slowly(*inputs):
+    time.sleep(0.0005)
+    return 1 + sum(inputs)
+
+
+def names(directory):
+    """The tasks that have begun."""
+    return {path.name for path in directory.iterdir()} - {"open"}
 
 
 def begun(directory):
@@ -52,9 +63,9 @@ def nothing_is_left():
 def test_a_cancelled_graph_begins_nothing_more_and_says_what_runs(client, tmp_path):
     futures = client.compute([delayed(note)(tmp_path, number) for number in range(20)])
     until(lambda: begun(tmp_path))
-    assert client.cancel(futures[:10]) == []
+    left = client.cancel(futures[:10])
     assert not futures[10].done()
-    left = client.cancel(futures[10:])
+    left += client.cancel(futures[10:])
     assert left
     assert {one.where.split()[0] for one in left} <= {"thread", "worker"}
     assert {one.key for one in left} <= {future.key for future in futures}
@@ -68,15 +79,78 @@ def test_a_cancelled_graph_begins_nothing_more_and_says_what_runs(client, tmp_pa
     assert begun(tmp_path) == at_work
 
 
-def test_futures_that_share_a_graph_are_cancelled_apart(client, tmp_path):
+def test_what_only_cancelled_futures_need_does_not_begin_and_the_others_go_on(client, tmp_path):
     shared = delayed(note)(tmp_path, 1)
-    one, other = client.compute([delayed(abs)(shared), delayed(int)(shared)])
+    alone = [delayed(note)(tmp_path, number, shared) for number in range(10, 20)]
+    gone = [delayed(note)(tmp_path, 100 + n, part) for n, part in enumerate(alone[1:])]
+    kept, *futures = client.compute([alone[0], *gone])
     until(lambda: begun(tmp_path))
-    assert client.cancel(one) == []
-    (tmp_path / "open").touch()
-    assert other.result(30) == 1
+    assert client.cancel(futures[:4]) == []
+    assert client.cancel(futures[4:]) == []
     with pytest.raises(FutureCancelled):
-        one.result()
+        futures[0].result()
+    (tmp_path / "open").touch()
+    assert kept.result(30) == 11
+    assert names(tmp_path) == {"1", "10"}
+    nothing_is_left()
+
+
+def test_a_task_that_runs_for_a_cancelled_future_is_named_while_others_go_on(client, tmp_path):
+    first, *rest = client.compute([delayed(note)(tmp_path, number) for number in range(6)])
+    until(lambda: "0" in names(tmp_path))
+    (left,) = client.cancel(first)
+    assert left.key == first.key
+    assert left.where.split()[0] in ("thread", "worker")
+    (tmp_path / "open").touch()
+    assert client.gather(rest) == [1, 2, 3, 4, 5]
+
+
+def test_what_is_cancelled_before_its_graph_begins_never_runs(tmp_path):
+    with wukong.Client(workers=2, granules="threads") as client:
+        first = client.submit(note, tmp_path, 0)
+        parts = [delayed(note)(tmp_path, number, first) for number in (1, 2)]
+        one, other = client.compute(parts)
+        assert client.cancel(one) == []
+        (tmp_path / "open").touch()
+        assert other.result(30) == 2
+    assert names(tmp_path) == {"0", "2"}
+
+
+def test_a_cancelled_part_is_not_kept_as_a_result(tmp_path):
+    with wukong.Client(workers=2, granules="threads") as client, wukong.cache("1MB") as kept:
+        parts = [delayed(note, pure=True)(str(tmp_path), number) for number in range(6)]
+        futures = client.compute([delayed(sum, pure=True)([part, 1]) for part in parts])
+        until(lambda: begun(tmp_path) == 2)
+        number = min({0, 1, 2} - set(map(int, names(tmp_path))))
+        gone = futures.pop(number)
+        assert client.cancel(gone) == []
+        (tmp_path / "open").touch()
+        assert client.gather(futures) == [n + 1 for n in range(6) if n != number]
+        assert len(kept) == 5
+        assert gone.key not in kept
+        assert dask.compute(delayed(sum, pure=True)([parts[number], 1])) == (number + 1,)
+
+
+def test_random_graphs_of_which_some_futures_are_cancelled_give_the_rest(client):
+    for seed in range(12):
+        chance = Random(seed)
+        layers = [[delayed(abs)(number) for number in range(4)]]
+        for _ in range(4):
+            layers.append([delayed(slowly)(*chance.sample(layers[-1], 2)) for _ in range(4)])
+        asked = [*layers[-1], *layers[-2], *layers[1]]
+        right = dask.compute(*asked, scheduler="sync")
+        futures = client.compute(asked)
+        gone = chance.sample(range(len(asked)), 8)
+        for number in gone:
+            if chance.random() < 0.3:
+                time.sleep(0.003 * chance.random())
+            client.cancel(futures[number])
+        for number, future in enumerate(futures):
+            if number not in gone:
+                assert future.result(30) == right[number]
+            else:
+                assert future.cancelled() or future.result() == right[number]
+    nothing_is_left()
 
 
 def test_a_closed_client_begins_nothing_more(tmp_path):

@@ -1,6 +1,7 @@
 """Graphs that run in the background for a client, and running again what failed."""
 
 import weakref
+from collections.abc import Sequence
 from contextvars import copy_context
 from functools import partial
 from typing import Any, NamedTuple
@@ -66,6 +67,10 @@ class Job(Call):
     def interrupt(self, why: str) -> list[Running]:
         """See `Call`."""
         return self.course.end(cancelled(why))
+
+    def lessen(self, parts: Sequence[Call]) -> list[Running]:
+        """See `Call`."""
+        return self.course.drop([part.key for part in parts])
 
     def perform(self) -> Any:
         """See `Call`."""

@@ -98,12 +98,19 @@ class Driver:
                 self.job.observer.finished(key, value)
 
     def _ask(self, effect: fx.Ask) -> m.Reply:
-        return self.job.control.apply(self.job.name, effect.shard, effect.request)
+        job = self.job
+        reply = job.control.apply(job.name, effect.shard, effect.request)
+        if reply.status == m.GONE:
+            job.invoker.gone()
+        return reply
 
     def _run(self, effect: fx.Run) -> fx.Ran | fx.Raised:
         job, me = self.job, get_ident()
         if job.invoker.over:
             raise Ended(b"nothing more is to begin")
+        if effect.task in job.dropped:
+            # As long as was expected, so that nobody expects anything else of tasks like it.
+            return fx.Ran(fx.Dropped, job.estimates.seconds(job.plan.kind(effect.task)))
         at_work = job.at_work
         # A task may compute something itself, and this thread runs tasks of that meanwhile.
         outer = at_work.get(me)
@@ -125,6 +132,8 @@ class Driver:
     def _run_observed(self, effect: fx.Run) -> fx.Ran | fx.Raised:
         observer, key = self.job.observer, self.job.plan.key(effect.task)
         assert observer is not None
+        if effect.task in self.job.dropped:
+            return self._run(effect)
         try:
             with self._observing:
                 observer.started(key)

@@ -81,6 +81,10 @@ class Ran(NamedTuple):
     seconds: float
 
 
+class Dropped:
+    """Stands, as a class, for the value of a task that did not run, since nobody needs it any more."""
+
+
 class Raised(NamedTuple):
     """A task has raised."""
 

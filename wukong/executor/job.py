@@ -1,6 +1,6 @@
 """One compute, as its executors see it: the plan, the stores, and the platform that starts more of them."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -42,6 +42,9 @@ class Invoker(Protocol):
     def finish(self) -> None:
         """Note that the results are ready."""
 
+    def gone(self) -> None:
+        """Note that the store knows nothing of the job: it is over, or forgotten."""
+
     def fail(self, key: Hashable, error: BaseException) -> None:
         """Note that the job has failed with this error of the task of this key; None if of no task."""
 
@@ -66,6 +69,8 @@ class Job:
         Told of each task.
     belongs : callable, optional
         See `wukong.executor.context.Context`.
+    dropped : collection of int
+        Tasks that nobody needs any more: those that have not begun do not run; looked at before every task.
     at_work : dict of int to int
         The task that each thread of this process runs now, by the thread's number.
     entered : set of str
@@ -87,6 +92,7 @@ class Job:
     invoker: Invoker
     observer: Observer | None = None
     belongs: Callable[[int], bool] | None = None
+    dropped: Collection[int] = field(default_factory=set)
     at_work: dict[int, int] = field(default_factory=dict)
     entered: set[str] = field(default_factory=set)
     spans: Spans = field(default_factory=Spans)

@@ -169,6 +169,11 @@ class Company:
                 self._service.close()
             threads.crew.take_down(self.posted)
 
+    def drop(self) -> None:
+        """Let those who work on it elsewhere know that tasks were dropped."""
+        if (service := self._service) is not None:
+            service.drop()
+
     @property
     def arena(self) -> Arena | None:
         """Where processes leave values of the job; None if there are none, or it has a store."""

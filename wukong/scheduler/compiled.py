@@ -4,7 +4,7 @@ Tasks before `index` are done and their values at hand; task `index` runs alread
 """
 
 import contextlib
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
@@ -14,6 +14,7 @@ from wukong.cost import Estimates
 from wukong.errors import JobCancelled, StoreError
 from wukong.events import Observer, Run, Spans
 from wukong.executor.alone import Walk, explain
+from wukong.executor.effects import Dropped
 from wukong.executor.job import Job
 from wukong.ids import new_job
 from wukong.plan.codec import encode
@@ -136,6 +137,9 @@ class Compiled:
             self._keeping = Keeping(self._client, self._stores.generation, self._company.publish, posted.resume)
         self._joined = Spans()
         self._started = False
+        self._dropped: set[int] = set()
+        self._job.dropped = self._dropped
+        self._task_of: dict[Hashable, int] = {}
 
     def __enter__(self) -> Self:
         try:
@@ -243,6 +247,17 @@ class Compiled:
         course.at_work, course.working = self.at_work, lambda: self._company.posted.working
         course.done = lambda: max(self._index, 0) + len(self._job.spans) + len(self._job.away)
         course.tell(self.fail)
+        course.tell_dropped(self.drop)
+
+    def drop(self, keys: Collection[Hashable]) -> None:
+        """Have tasks not begun that nobody needs any more."""
+        if not self._task_of:
+            self._task_of = {self._plan.key(task): task for task in self._plan.tasks}
+        self._dropped.update(task for key in keys if (task := self._task_of.get(key)) is not None)
+        for key in keys:
+            if key in self._finalisers:
+                self._finalisers[key] = data(key, Dropped)
+        self._company.drop()
 
     def _put_together(self, key: Hashable, node: Any) -> None:
         values, observer = self._values, self._job.observer

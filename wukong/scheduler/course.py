@@ -1,16 +1,21 @@
 """One compute while it runs, to whoever may end it from outside and to what its tasks do. Not what is cleaned up then.
 
     future.cancel(), client.close(), a spent budget --end--> Course --tell--> who runs it: a walk alone, or a job
+    cancelling some of several futures             --drop-> Course --tell--> the same, of tasks that only these needed
 
 The first reason stays. Who runs the compute sees to it that nothing more begins; a task at work goes on to its end.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from contextvars import ContextVar
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wukong.errors import JobCancelled
+
+if TYPE_CHECKING:
+    # It knows Dask, which workers need not import.
+    from wukong.scheduler.needed import Needed
 
 
 class Running(NamedTuple):
@@ -52,6 +57,8 @@ class Course:
         Returns how many tasks are through.
     working : callable
         Returns how many workers are at it.
+    dropped : set of keys
+        Of tasks that nobody needs any more.
     """
 
     def __init__(self, within: "Course | None" = None, job: str = "") -> None:
@@ -62,6 +69,11 @@ class Course:
         self.at_work: Callable[[], list[Running]] = list
         self.done: Callable[[], int] = int
         self.working: Callable[[], int] = _one
+        self.dropped: set[Hashable] = set()
+        self._given_up: list[Hashable] = []
+        self._find_out: Callable[[], Needed] | None = None
+        self._needed: Needed | None = None
+        self._droppers: list[Callable[[Collection[Hashable]], Any]] = []
         self._lock = Lock()
         self._listeners: list[Callable[[BaseException], Any]] = []
         self._within = within
@@ -89,6 +101,41 @@ class Course:
                 return
         listener(self.why[0])
 
+    def begins(self, size: int, needed: "Callable[[], Needed]") -> None:
+        """Note how many tasks there are, and what finds out who needs them; drop those of results given up already."""
+        with self._lock:
+            self.size = size
+            self._find_out = needed
+            given_up, self._given_up = self._given_up, []
+        if given_up:
+            self.drop(given_up)
+
+    def drop(self, results: Iterable[Hashable]) -> list[Running]:
+        """Give up some results: no task begins that only they need. Return those of these that may still run."""
+        with self._lock:
+            if self.why:
+                return []
+            if self._find_out is None:
+                self._given_up.extend(results)
+                return []
+            if self._needed is None:
+                self._needed = self._find_out()
+            dropped = self._needed.drop(results)
+            self.dropped.update(dropped)
+            left = [running for running in self.at_work() if running.key in self.dropped]
+            droppers = list(self._droppers)
+        for tell in droppers:
+            tell(dropped)
+        return left
+
+    def tell_dropped(self, listener: Callable[[Collection[Hashable]], Any]) -> None:
+        """Have ``listener(keys)`` called when tasks are dropped, and at once for those that were."""
+        with self._lock:
+            self._droppers.append(listener)
+            dropped = list(self.dropped)
+        if dropped:
+            listener(dropped)
+
     def check(self) -> None:
         """Raise the reason why nothing more is to begin, if there is one."""
         if self.why:
@@ -111,6 +158,8 @@ class Course:
         """Let go of everything, as the compute has come to its end."""
         with self._lock:
             self._listeners.clear()
+            self._droppers.clear()
+            self._find_out = self._needed = None
             self.at_work, self.done, self.working = list, int, _one
         if self._within is not None:
             self._within.ignore(self.end)

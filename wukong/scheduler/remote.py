@@ -93,7 +93,7 @@ class _Opened:
         with os.fdopen(page):
             if opened is None:
                 raise JobCancelled(f"job {name} was over before this worker could take part in it")
-            opening, flag, number = opened
+            opening, flag, number, dropped = opened
             self._seen = Seen(page, flag, number)
         self.note = Note()
         self.backlog: bool | None = None
@@ -113,6 +113,7 @@ class _Opened:
         job = Job(name, plan, at.control, at.values, at.costs, estimates, at.pack, at.unpack, self)
         job.belongs = self._belongs
         job.at_work = self._seen
+        job.dropped = _Dropped(self._seen, dropped, partial(worker.ask, "job.dropped", name))
         if opening.observed:
             job.observer = _Observer(worker, name)
         self.driver = Driver(job)
@@ -152,6 +153,11 @@ class _Opened:
             self._tell("job.ran", self._name, self.driver.job.spans.take())
             self._tell("job.finish", self._name)
 
+    def gone(self) -> None:
+        """See `wukong.executor.job.Invoker`."""
+        if self._remote and not self.over:
+            self._tell("job.gone", self._name)
+
     def fail(self, key: Hashable, error: BaseException) -> None:
         """See `wukong.executor.job.Invoker`."""
         self._tell("job.fail", self._name, key, failures.pack(error))
@@ -164,6 +170,22 @@ class _Opened:
             return True
         # The client sees to what is not loaded.
         return self._plan.loaded(task) and self._plan.kind(task) in note.kinds and task not in note.stuck
+
+
+class _Dropped(set[int]):
+    """The tasks that nobody needs any more; the client is asked for them when there is news."""
+
+    def __init__(self, seen: Seen, known: tuple[int, list[int]], ask: Callable[[], Any]) -> None:
+        super().__init__(known[1])
+        self._seen = seen
+        self._news = known[0]
+        self._ask = ask
+
+    def __contains__(self, task: object) -> bool:
+        if self._seen.news != self._news:
+            (self._news, tasks), _ = self._ask()
+            self.update(tasks)
+        return set.__contains__(self, task)
 
 
 class _Course(Course):

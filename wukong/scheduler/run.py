@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from threading import current_thread, local
 from time import perf_counter
 from typing import Any
@@ -42,6 +43,7 @@ from wukong.scheduler.dask.graphs import (
 )
 from wukong.scheduler.dask.nodes import evaluate
 from wukong.scheduler.left import Left, Values
+from wukong.scheduler.needed import Needed
 from wukong.scheduler.relay import Lookout, Relay
 from wukong.scheduler.trace import alone
 
@@ -144,11 +146,11 @@ def _run_through(
         with telling(callbacks, nodes) as told:
             tasks = trace(told.graph, wanted, known)
             told.ordered(tasks, {key: values[key] for key in known})
-            course.size = len(tasks)
+            course.begins(len(tasks), partial(Needed, tasks))
             figures = _run(tasks, values, options, told, packs, admission, course)
     else:
         tasks = trace(nodes, wanted, known)
-        course.size = len(tasks)
+        course.begins(len(tasks), partial(Needed, tasks))
         figures = _run(tasks, values, options, None, packs, admission, course)
     figures.tasks, figures.seconds = len(tasks), perf_counter() - began
     figures.retries += course.retried

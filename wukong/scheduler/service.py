@@ -109,6 +109,15 @@ class Service:
             self._posted.ended()
         self._pack.attach(self, self.recovery.look)
 
+    def drop(self) -> None:
+        """Let workers know that tasks of the job were dropped."""
+        self._desk.page.announce(self.flag)
+
+    @property
+    def dropped(self) -> tuple[int, list[int]]:
+        """The tasks that were dropped, and, from before, how often there was news of that."""
+        return self._desk.page.news(self.flag), list(self._job.dropped)
+
     def close(self) -> None:
         """Let nobody take part any more; executors at work notice with their next request."""
         self._pack.detach(self)
@@ -233,6 +242,10 @@ class Service:
         """Note that the results are ready."""
         self._posted.finish()
 
+    def gone(self) -> None:
+        """Note that the store knows nothing of the job."""
+        self._posted.gone()
+
     def busy(self) -> bool:
         """Whether invocations wait for a worker."""
         return self._posted.busy()
@@ -331,14 +344,16 @@ class _Desk:
         pack.serve("job.fail", self._fail)
         pack.serve("job.retried", lambda _worker, _fds, job: self._tell(job, Service.retried))
         pack.serve("job.finish", lambda _worker, _fds, job: self._tell(job, Service.finish))
+        pack.serve("job.gone", lambda _worker, _fds, job: self._tell(job, Service.gone))
         pack.serve("job.started", lambda _worker, _fds, job, key: self._tell(job, Service.started, key))
         pack.serve("job.finished", self._finished)
         pack.serve("job.publish", self._publish)
         pack.serve("job.busy", lambda _worker, _fds, job: (self._ask_busy(job), ()))
+        pack.serve("job.dropped", self._dropped)
 
     def _open(self, worker: Member, _fds: Any, job: str) -> Any:
         service = self.jobs.get(job)
-        return (service and (service.opening, service.flag, worker.number)), (self.page.fd,)
+        return (service and (service.opening, service.flag, worker.number, service.dropped)), (self.page.fd,)
 
     def _apply(self, _worker: Any, _fds: Any, job: str, shard: int, request: m.Request, spans: bytes) -> Any:
         service = self.jobs.get(job)
@@ -362,6 +377,10 @@ class _Desk:
     def _publish(self, _worker: Any, _fds: Any, job: str) -> tuple[None, tuple[int, ...]]:
         self._tell(job, Service.publish)
         return None, ()
+
+    def _dropped(self, _worker: Any, _fds: Any, job: str) -> Any:
+        service = self.jobs.get(job)
+        return (service.dropped if service else (0, [])), ()
 
     def _ask_busy(self, job: str) -> bool:
         service = self.jobs.get(job)

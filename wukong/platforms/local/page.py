@@ -2,9 +2,10 @@
 
     flags    one number for each job in which workers take part: its serial number while it goes on, then 0
     tasks    one number for each worker: the task that it runs, and 1; 0 while it runs none
+    news     one number for each job: how often tasks of it were dropped
 
-So a worker hears of the end of a job before its next task, and the client knows what a worker was at that is silent or
-dead, and neither has to ask the other. Numbers of 32 bits are written and read whole.
+So a worker hears of the end of a job, or that there is news, before its next task, and the client knows what a worker
+was at that is silent or dead, and neither has to ask the other. Numbers of 32 bits are written and read whole.
 """
 
 import mmap
@@ -17,7 +18,8 @@ from typing import Final, NamedTuple
 #: Numbers of each kind.
 _FLAGS: Final = 1024
 _TASKS: Final = 4096
-_SIZE: Final = 4 * (_FLAGS + _TASKS)
+_NEWS: Final = _FLAGS + _TASKS
+_SIZE: Final = 4 * (_NEWS + _FLAGS)
 
 
 class Flag(NamedTuple):
@@ -65,6 +67,16 @@ class Page:
             if self._numbers[flag.place] == 0:
                 self._numbers[flag.place] = flag.serial
 
+    def announce(self, flag: Flag) -> None:
+        """Let workers see that there is news of a job."""
+        with self._lock:
+            self._numbers[_NEWS + flag.place] = (self.news(flag) + 1) & 0x7FFFFFFF
+
+    def news(self, flag: Flag) -> int:
+        """Return how often there was news; jobs before that had the same flag count, too."""
+        news: int = self._numbers[_NEWS + flag.place]
+        return news
+
     def give_back(self, flag: Flag) -> None:
         """Lower a flag that is needed no more."""
         self.lower(flag)
@@ -105,6 +117,12 @@ class Seen(dict[int, int]):
     def over(self) -> bool:
         """Whether the job is over."""
         return self._numbers[self._place] != self._serial
+
+    @property
+    def news(self) -> int:
+        """How often there was news of the job; see `Page.news`."""
+        news: int = self._numbers[_NEWS + self._place]
+        return news
 
     def __setitem__(self, thread: int, task: int) -> None:
         dict.__setitem__(self, thread, task)

@@ -14,6 +14,7 @@ from dask.callbacks import Callback, local_callbacks, normalize_callback
 from dask.local import finish_task, start_state_from_dask
 
 from wukong.executor.alone import Walk
+from wukong.executor.effects import Dropped
 from wukong.scheduler.dask.graphs import Graph
 
 
@@ -104,7 +105,7 @@ class Told:
         self._tell(2, key, self.graph, self.state)
 
     def finished(self, key: Any, value: Any) -> None:
-        if key not in self.state["running"]:
+        if key not in self.state["running"] or value is Dropped:
             return
         self.state["cache"][key] = value
         finish_task(self.graph, key, self.state, self._wanted, self._priority)

@@ -196,6 +196,10 @@ class Call:
         """Let nothing more of it begin, as it was cancelled while it ran; return what may still run."""
         return [Running(self.key, self.lane.where(self))]
 
+    def lessen(self, parts: Sequence["Call"]) -> list[Running]:  # noqa: ARG002
+        """Let nothing more of it begin that only these parts need, which were cancelled; return what may still run."""
+        return []
+
     def forget(self) -> None:
         """Let go of what was needed to run."""
         self.function, self.args, self.kwargs, self.inputs, self.context = None, (), {}, (), None

@@ -334,6 +334,7 @@ class Engine(Waiting):
         done: list[Call] = []
         spared: list[Call] = []
         interrupted: list[Call] = []
+        lessened: dict[Call, list[Call]] = {}
         with self.lock:
             for call in calls:
                 if call.done:
@@ -351,8 +352,11 @@ class Engine(Waiting):
                     self._end(whole, CANCELLED, done)
                 if last and running:
                     interrupted.append(whole)
+                elif not last:
+                    lessened.setdefault(whole, []).append(call)
             self._spread(done)
         left = [one for call in interrupted for one in call.interrupt(why)]
+        left += [one for call, parts in lessened.items() if not call.done for one in call.lessen(parts)]
         self._tell(done)
         return Cancelled(spared, left)
 

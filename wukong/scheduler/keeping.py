@@ -17,7 +17,7 @@ from wukong.executor.session import Session, Steps
 from wukong.plan.reading import Plan
 from wukong.protocol import messages as m
 from wukong.scheduler.launch import Client, ValuesLost
-from wukong.scheduler.watch import repair
+from wukong.scheduler.watch import REPAIRING, repair
 
 Result = TypeVar("Result")
 
@@ -120,6 +120,6 @@ def _status(_: Plan, session: Session) -> Steps:
     statuses: list[Any] = []
     for shard in range(session.shards):
         reply = yield fx.Ask(shard, m.Probe(()))
-        statuses.append(reply.status)
+        statuses.append(m.GONE if reply.reason == REPAIRING else reply.status)
     ended: Collection[int] = [status for status in statuses if status not in (m.RUNNING, m.GONE)]
     return max(ended or statuses)

@@ -98,11 +98,7 @@ class Driver:
                 self.job.observer.finished(key, value)
 
     def _ask(self, effect: fx.Ask) -> m.Reply:
-        job = self.job
-        reply = job.control.apply(job.name, effect.shard, effect.request)
-        if reply.status == m.GONE:
-            job.invoker.gone()
-        return reply
+        return self.job.control.apply(self.job.name, effect.shard, effect.request)
 
     def _run(self, effect: fx.Run) -> fx.Ran | fx.Raised:
         job, me = self.job, get_ident()

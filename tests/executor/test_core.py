@@ -376,7 +376,7 @@ def test_a_value_is_freed_with_its_last_use_in_another_shard() -> None:
     assert (0, 1) not in job.stored
 
 
-def test_a_value_held_by_the_dead_is_recomputed_in_private() -> None:
+def test_a_value_held_by_the_dead_is_recomputed_in_private_if_that_is_faster_than_to_write_it() -> None:
     job = Tiny({0: (), 1: (0,), 2: (1,), 3: (2,)}, {0: SMALL, 1: LARGE, 2: LARGE})
     job.enter("a", 0).until(runs(3)).die()
     assert sweep(job) == [3]

@@ -124,6 +124,7 @@ ON_TASKS = {
     "commit by a, all settled": lambda s: of_commit(s.commit("a", 1, True)),
     "commit by a, edges left": lambda s: of_commit(s.commit("a", 1, False)),
     "commit by b of attempt 2": lambda s: of_commit(s.commit("b", 2, True)),
+    "commit by b of the value of attempt 1": lambda s: of_commit(s.commit("b", 1, None)),
     "renew by a": lambda s: nothing(s.tell(m.Renew("a", LEASE))),
     "sweep while leases and patience last": lambda s: of_sweep(s.tell(m.Sweep(PATIENCE))),
     "sweep after they have ended": wait_and_sweep,

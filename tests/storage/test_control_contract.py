@@ -249,8 +249,54 @@ def test_writing_another_value_does_not_give_up_a_hold_but_writing_the_held_one_
     assert a.commit(0, 1, held, m.Edge(3, 3), hold=True).verdict == m.HOLDING
     a.commit(1, 1, inline(b"small"), m.Edge(3, 3))
     assert b.commit(2, 1, held, m.Edge(3, 3), claims=1).verdict == m.WRITE
-    a.commit(0, 1, STORED, m.Edge(3, 3))
+    a.commit(0, 1, STORED, m.Edge(3, 3), settled=None)
     assert b.commit(2, 1, held, m.Edge(3, 3), claims=1).granted == (m.Grant(3, 1),)
+
+
+def test_a_lost_value_that_somebody_else_computes_again_replaces_the_held_one(client, a, b):
+    launch(client, 0)
+    a.claim(0)
+    assert a.commit(0, 1, m.Value(m.HELD, 10**6), m.Edge(1, 1), claims=1).granted
+    assert b.commit(0, 1, STORED, settled=None) == m.Settlement(m.OK)
+    assert probe(b, 0, 1) == (m.State(states.SETTLED, 1, "", STORED), m.State(states.CLAIMED, 1, "a", None))
+    assert a.commit(0, 1, m.Value(m.HELD, 10**6), m.Edge(1, 1), claims=1).verdict == m.OK
+    assert probe(b, 0)[0].value == STORED, "a written value is not held again"
+
+
+def test_a_hold_outlives_what_others_write_and_ends_when_its_holder_says_that_it_has_written(client, a, b):
+    launch(client, 0)
+    a.claim(0)
+    edge = m.Edge(1, 2)
+    assert a.commit(0, 1, m.Value(m.HELD, 10**6), edge, hold=True).verdict == m.HOLDING
+    b.commit(0, 1, STORED, settled=None)
+    b.commit(0, 1, STORED, edge, settled=None)
+    launch(client, 2)
+    b.claim(2)
+    assert b.commit(2, 1, m.Value(m.HELD, 10**6), edge, claims=1).verdict == m.WRITE
+    a.commit(0, 1, STORED, edge, settled=None)
+    assert b.commit(2, 1, m.Value(m.HELD, 10**6), edge, claims=1).granted == (m.Grant(1, 1),)
+
+
+def test_a_value_that_is_written_after_its_last_use_is_to_be_deleted(client, a, b):
+    launch(client, 0)
+    a.claim(0)
+    a.commit(0, 1, m.Value(m.HELD, 10**6), m.Edge(1, 1), claims=1)
+    a.tell(m.Release, (), ((0, 1),))
+    for writer in (b, a):
+        assert writer.commit(0, 1, STORED, settled=None) == m.Settlement(m.OK, freed=((0, 1),))
+        assert writer.commit(0, 1, inline(b"small"), settled=None) == m.Settlement(m.OK)
+    assert probe(b, 0) == (m.State(states.SETTLED, 1, "", None),)
+
+
+def test_a_value_alone_makes_no_task_done_and_settles_none(client, a, b):
+    launch(client, 0)
+    assert b.commit(0, 1, STORED, settled=None) == m.Settlement(m.LOST)
+    a.claim(0)
+    assert b.commit(0, 1, STORED, settled=None) == m.Settlement(m.LOST)
+    a.commit(0, 1, STORED, settled=False)
+    assert b.commit(0, 1, STORED, settled=None) == m.Settlement(m.OK)
+    assert b.commit(0, 2, STORED, settled=None) == m.Settlement(m.LOST)
+    assert probe(a, 0) == (m.State(states.UNSETTLED, 1, "a", STORED),)
 
 
 def test_a_value_may_be_held_only_for_as_many_children_as_the_sender_may_claim(client, a):

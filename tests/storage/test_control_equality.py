@@ -60,12 +60,12 @@ def edges(draw, task):
 @st.composite
 def outcomes(draw, task, attempt):
     out = draw(edges(task))
-    settled = draw(st.booleans())
+    settled = draw(st.sampled_from((False, True, None)))
     return m.Outcome(
         task,
         attempt,
         draw(values()),
-        out if settled else out[:1],
+        out[:1] if settled is False else out,
         draw(claims),
         draw(st.booleans()),
         tuple((parent, len(CHILDREN[parent])) for parent in PARENTS.get(task, ()) if parent in TASKS),

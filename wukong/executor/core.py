@@ -14,7 +14,7 @@ from typing import Any
 from wukong.errors import TaskLost
 from wukong.executor import effects as fx
 from wukong.executor.context import Context, Tally
-from wukong.executor.lineage import recompute
+from wukong.executor.lineage import Lineage
 from wukong.executor.session import Ended, Session, Steps
 from wukong.executor.settle import Finished, Settled, Settler
 from wukong.executor.shelf import Shelf
@@ -173,7 +173,8 @@ class Executor:
 
     def _recompute(self, tasks: list[int]) -> Steps:
         """Put values on the shelf that are nowhere else any more."""
-        found = yield from recompute(tasks, self._shelf.values, self._context, self._session, self.tally)
+        lineage = Lineage(self._shelf.values, self._context, self._session, self._settler, self.tally)
+        found = yield from lineage.recompute(tasks)
         if isinstance(found, fx.Raised):
             yield fx.Fail(tasks[0], found.error)
             raise Ended

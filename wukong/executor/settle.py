@@ -12,7 +12,7 @@ A value that is only here has *debts*: its inputs may not be freed before its co
 recompute it needs them. If this executor dies the debts are never paid, and the job's release frees them.
 """
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -52,6 +52,20 @@ class Finished(NamedTuple):
     first: m.Value
 
 
+class Computed(NamedTuple):
+    """The value of a task that is done, computed again because it was lost."""
+
+    task: int
+    attempt: int
+    packed: fx.Packed
+
+    def restored(self) -> m.Outcome:
+        """Say where the value is now."""
+        inline, nbytes, body = self.packed
+        value = m.Value(m.INLINE, nbytes, body) if inline else m.Value(m.STORED, nbytes)
+        return m.Outcome(self.task, self.attempt, value, settled=None)
+
+
 @dataclass(slots=True)
 class Settled:
     """What came of settling: tasks granted, tasks to invoke, stored values to delete, children to claim."""
@@ -88,7 +102,7 @@ class _Held:
         """Say that the value is in the store now, and settle once more the edges it waited for."""
         done = self.finished
         value = m.Value(m.STORED, done.packed.nbytes)
-        return m.Outcome(done.task, done.attempt, value, tuple(self.waiting), done.claims)
+        return m.Outcome(done.task, done.attempt, value, tuple(self.waiting), done.claims, settled=None)
 
 
 class Settler:
@@ -195,18 +209,34 @@ class Settler:
 
     def _give_up(self, over: list[_Held], settled: Settled) -> Steps:
         """Write values that were held, settle their last edges once more, and pay what they owe."""
-        session = self._session
         yield from self._write([held.finished for held in over])
-        for shard, group in session.by_home(over, lambda held: held.finished.task):
-            settlements = yield from session.commit(shard, [held.written() for held in group])
-            for held, settlement in zip(group, settlements, strict=True):
-                self.unnamed.discard((held.finished.task, held.finished.attempt))
-                settled.add(settlement)
-                held.waiting = []
+        yield from self._tell([held.written() for held in over], settled)
+        for held in over:
+            held.waiting = []
         owed = [use for held in over for use in self._debts.pop(held.finished.task).inputs]
-        settled.freed += yield from session.release(owed)
+        settled.freed += yield from self._session.release(owed)
 
-    def _write(self, batch: list[Finished]) -> Steps:
+    def restore(self, values: Sequence[Computed]) -> Steps:
+        """Write values that were lost under the names they had, and say so where their tasks are known to be done."""
+        yield from self._write([value for value in values if not value.packed.inline])
+        settled = Settled()
+        yield from self._tell([value.restored() for value in values], settled)
+        if settled.freed:
+            yield fx.Drop(settled.freed)
+
+    def _tell(self, outcomes: list[m.Outcome], settled: Settled) -> Steps:
+        """Tell of values alone, of tasks that are done; what came too late is to be deleted."""
+        session = self._session
+        for shard, group in session.by_home(outcomes, lambda outcome: outcome.task):
+            settlements = yield from session.commit(shard, group)
+            for outcome, settlement in zip(group, settlements, strict=True):
+                name = (outcome.task, outcome.attempt)
+                self.unnamed.discard(name)
+                settled.add(settlement)
+                if settlement.verdict == m.LOST and outcome.value.kind == m.STORED:
+                    settled.freed.append(name)
+
+    def _write(self, batch: Sequence[Computed | Finished]) -> Steps:
         """Write values before any edge says that they are there."""
         frames = [(done.task, done.attempt, done.packed.body) for done in batch if done.packed.body is not None]
         if frames:

@@ -101,8 +101,9 @@ class Outcome(NamedTuple):
         With a held value: whether the sender would wait for one child that is not complete yet.
     inputs : tuple of (int, int)
         Inputs whose home is this shard and that this outcome has used up, each with its number of consumers.
-    settled : bool
-        Whether no edge of this task remains to be settled after this request.
+    settled : bool, or None
+        Whether no edge of this task remains to be settled after this request. None of a task that is done, of which
+        only the value is told: it is written now, by whoever held it or computed it again.
     """
 
     task: int
@@ -112,7 +113,7 @@ class Outcome(NamedTuple):
     claims: int = 0
     hold: bool = False
     inputs: tuple[tuple[int, int], ...] = ()
-    settled: bool = True
+    settled: bool | None = True
 
 
 class Input(NamedTuple):

@@ -186,13 +186,16 @@ class Shard:
         """First commit wins, whoever owns the task now; then its edges are settled as on arrival.
 
         An attempt of an older epoch is known to be done only if who opened this one says so: from anybody else it may
-        be the end of a commit whose beginning, and edges, were forgotten.
+        be the end of a commit whose beginning, and edges, were forgotten. Nor is a task done because somebody has
+        written its value after all; if that was used up meanwhile, it is to be deleted again.
         """
         task = outcome.task
         winner = self.done.get(task)
         if winner is not None and winner != outcome.attempt:
             return m.Settlement(m.LOST)
         if winner is None and outcome.attempt <= self.base and nonce != self.opener:
+            return m.Settlement(m.LOST)
+        if winner is None and outcome.settled is None:
             return m.Settlement(m.LOST)
         settlement = self._settle(outcome, nonce, now)
         if settlement.verdict == m.WRITE:
@@ -204,7 +207,10 @@ class Shard:
             self.holders.pop(task, None)
             self.attempts.pop(task, None)
             freed = self._use(outcome.inputs)
-        if outcome.settled:
+        if outcome.settled is None:
+            if outcome.value.kind == m.STORED and task not in self.values:
+                freed = ((task, outcome.attempt),)
+        elif outcome.settled:
             self.active.pop(task, None)
         else:
             self.active[task] = _Active(states.UNSETTLED, outcome.attempt, nonce, now)
@@ -217,7 +223,7 @@ class Shard:
             verdict, waiter = self._may_hold(outcome, nonce, now)
             if verdict == m.WRITE:
                 return m.Settlement(m.WRITE)
-        written = self._record(outcome, nonce)
+        self._record(outcome, nonce)
         granted: list[m.Grant] = []
         ready: list[int] = []
         claims = outcome.claims
@@ -229,7 +235,7 @@ class Shard:
                 if not self._edge_completes(child, indegree, outcome.task):
                     if child == waiter:
                         self.holders[child] = nonce
-                    elif written and self._holder(child, now) == nonce:
+                    elif outcome.settled is None and self._holder(child, now) == nonce:
                         del self.holders[child]
                     continue
                 active = self._ready(child, now)
@@ -278,19 +284,18 @@ class Shard:
         holder = self.holders.get(child)
         return holder if holder is not None and self._alive(holder, now) else None
 
-    def _record(self, outcome: m.Outcome, nonce: str) -> bool:
-        """Note where the value is, and say whether a held value has been written now.
+    def _record(self, outcome: m.Outcome, nonce: str) -> None:
+        """Note where the value is.
 
         A written value replaces a held one, never the other way round; one that is used up does not come back.
         """
         task, value = outcome.task, outcome.value
         known = self.values.get(task)
         if task == m.CLIENT or (known is None and task in self.done) or (known is not None and known[1].kind != m.HELD):
-            return False
+            return
         if value.kind == m.HELD:
             value = value._replace(body=nonce)
         self.values[task] = (outcome.attempt, value)
-        return known is not None and value.kind != m.HELD
 
     def _ready(self, child: int, now: float) -> _Active:
         """Make `child` ready; whoever holds a value for it owns it at once, if it is still alive."""

@@ -41,7 +41,7 @@ class Faults:
     straggler : float
         Chance that a task takes twenty times as long on one executor (8 s at least).
     limit : float
-        Age at which executors are killed, in seconds; half a second more for each task of the job.
+        Age at which executors are killed, in seconds.
     memory : int
         How many times one of the tasks kills its executor; -1 is always.
     error : int

@@ -20,8 +20,6 @@ from wukong.simulation.records import Records
 from wukong.simulation.witness import Violation
 
 LEASE = 5.0
-#: Seconds that executors live longer for each task of the job, where their age is limited.
-PER_TASK = 0.5
 #: Seconds until a job without faults has to be at its end, and how many more a fault may cost: a stall of three leases,
 #: a clock that is three behind, a lease to lapse and two looks make 40. Some cost less.
 BOUND, PER_FAULT = 100.0, 60.0
@@ -72,8 +70,6 @@ class Processes(ABC):
         Decides the latencies.
     faults : Faults
         What goes wrong.
-    tasks : int
-        How many the job has.
     """
 
     #: After so many steps something runs in circles; 30 tasks through all faults at their worst take 9,000.
@@ -81,7 +77,7 @@ class Processes(ABC):
     records: Records
     end: End | None
 
-    def __init__(self, seed: int, random: Random, faults: Faults, tasks: int) -> None:
+    def __init__(self, seed: int, random: Random, faults: Faults) -> None:
         self.seed = seed
         self.random = random
         self.faults = faults
@@ -93,8 +89,7 @@ class Processes(ABC):
         self.tally = Tally(executors=0)
         self._dice = Dice(seed, faults)
         self._fate = Dice.of(seed, "fate")
-        # Lineage that only dead executors held is computed again within one life: it has to be long enough for that.
-        self._limit = faults.limit + PER_TASK * tasks if faults.limit else math.inf
+        self._limit = faults.limit or math.inf
         self._bound = BOUND
         self._dead: list[str] = []
         self._events: list[tuple[float, int, Callable[[], object]]] = []

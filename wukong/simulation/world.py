@@ -96,7 +96,7 @@ class World(Processes):
         few = random.randint(1, 16)
         self.plan = plan = RandomSchedule(random, few if size is None else size)
         faults = Faults.drawn(Dice.of(seed, "faults")) if faults is None else faults
-        super().__init__(seed, random, faults, len(plan.tasks))
+        super().__init__(seed, random, faults)
         fate = self._fate
         self.costs = replace(costs, attempts=ATTEMPTS) if faults.memory < 0 else costs
         shards = [shard() for _ in range(random.choice([1, 1, 2, 3]))]

@@ -29,7 +29,8 @@ local STATE, ATTEMPT, OWNER, SINCE, ATTEMPTS = 8, 9, 10, 11, 12 -- while active
 local HOLDER, ARRIVED, PARENTS = 13, 14, 15 -- while waiting; the edges follow from PARENTS on if they are few
 
 -- Places in a request, from where an outcome begins: its inputs follow from INPUTS on, and then its edges, each with
--- its child, the in-degree, the number of inputs wanted (-1: never to be claimed by the sender), and these.
+-- its child, the in-degree, the number of inputs wanted (-1: never to be claimed by the sender), and these. Settled is
+-- nil if only a value is told of a task that is done.
 local BODY = 5
 local O_TASK, O_ATTEMPT, O_KIND, O_VALUE, O_CLAIMS, O_HOLD, O_SETTLED, O_INPUTS, O_EDGES = 0, 1, 2, 3, 4, 5, 6, 7, 8
 local INPUTS = 9
@@ -337,21 +338,19 @@ local function may_hold(at)
   return waiter and HOLDING or OK, waiter
 end
 
--- Returns whether a held value has been written now.
 local function record_value(at)
   local task, kind = request[at + O_TASK], request[at + O_KIND]
   if task == CLIENT then
-    return false
+    return
   end
   local record = record_of(task)
   local known = record[KIND]
   if known and known ~= HELD or not known and record[DONE] then
-    return false
+    return
   end
   record[KIND], record[VALUE_ATTEMPT] = kind, request[at + O_ATTEMPT]
   fresh[task] = request[at + O_VALUE]
   change(record)
-  return known == HELD and kind ~= HELD
 end
 
 local function make_ready(record)
@@ -392,7 +391,7 @@ local function settle(at)
   if verdict == WRITE then
     return false
   end
-  local written = record_value(at)
+  record_value(at)
   local edge = at + INPUTS + 2 * request[at + O_INPUTS]
   for _ = 1, request[at + O_EDGES] do
     local child, wanted = request[edge], request[edge + 2]
@@ -404,7 +403,7 @@ local function settle(at)
         elseif child == waiter then
           record[HOLDER] = nonce
           change(record)
-        elseif written and holder_of(record) == nonce then
+        elseif request[at + O_SETTLED] == nil and holder_of(record) == nonce then
           record[HOLDER] = nil
           change(record)
         end
@@ -455,6 +454,12 @@ local function commit(at)
     size = size + 3
     return
   end
+  local settled = request[at + O_SETTLED]
+  if not winner and settled == nil then
+    reply[size + 1], reply[size + 2], reply[size + 3] = LOST, 0, 0
+    size = size + 3
+    return
+  end
   local count_of_freed = settle(at)
   if not count_of_freed then
     return
@@ -464,7 +469,12 @@ local function commit(at)
     record[DONE], record[ATTEMPTS] = attempt, nil
     reply[count_of_freed] = use(at + INPUTS, at + INPUTS + 2 * request[at + O_INPUTS] - 1)
   end
-  if request[at + O_SETTLED] then
+  if settled == nil then
+    if request[at + O_KIND] == STORED and not record[KIND] then
+      reply[size + 1], reply[size + 2] = record[TASK], attempt
+      size, reply[count_of_freed] = size + 2, 1
+    end
+  elseif settled then
     deactivate(record)
   else
     activate(record, UNSETTLED, attempt, nonce)

@@ -71,6 +71,9 @@ class Queue:
     def finish(self) -> None:
         """Nothing: the client waits at the store."""
 
+    def gone(self) -> None:
+        """Nothing: its client has what it came for."""
+
     def fail(self, key: Any, error: BaseException) -> None:
         """End the job in the store, where its client sees it."""
         self._control.apply(self._job, 0, m.Cancel(m.FAILED, f"{key!r}: {error!r}".encode()))

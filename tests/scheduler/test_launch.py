@@ -43,6 +43,9 @@ class Notes:
     def finish(self) -> None:
         self.finished = True
 
+    def gone(self) -> None:
+        pass
+
     def fail(self, key: Any, error: BaseException) -> None:  # noqa: ARG002
         self.failed = error
 

@@ -98,7 +98,11 @@ class Driver:
                 self.job.observer.finished(key, value)
 
     def _ask(self, effect: fx.Ask) -> m.Reply:
-        return self.job.control.apply(self.job.name, effect.shard, effect.request)
+        job = self.job
+        reply = job.control.apply(job.name, effect.shard, effect.request)
+        if reply.status == m.GONE:
+            job.invoker.gone()
+        return reply
 
     def _run(self, effect: fx.Run) -> fx.Ran | fx.Raised:
         job, me = self.job, get_ident()

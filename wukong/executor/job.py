@@ -42,6 +42,9 @@ class Invoker(Protocol):
     def finish(self) -> None:
         """Note that the results are ready."""
 
+    def gone(self) -> None:
+        """Note that the store knows nothing of the job: it is over, or forgotten."""
+
     def fail(self, key: Hashable, error: BaseException) -> None:
         """Note that the job has failed with this error of the task of this key; None if of no task."""
 

@@ -159,6 +159,10 @@ class Company:
         here = [(task, f"thread {names.get(me, me)}") for me, task in self._job.at_work.copy().items()]
         return here if self._service is None else [*here, *self._service.at_work()]
 
+    def executors(self) -> list[str]:
+        """Return the names of the executors in processes."""
+        return [] if self._service is None else self._service.recovery.executors
+
     def end(self) -> None:
         """Close the job; executors still at work notice with their next request."""
         with self._changing:

@@ -133,8 +133,10 @@ class Compiled:
         self._client = Client(self._job, plan)
         self._keeping: Keeping | None = None
         if store is not None:
-            posted = self._company.posted
-            self._keeping = Keeping(self._client, self._stores.generation, self._company.publish, posted.resume)
+            company = self._company
+            self._keeping = Keeping(
+                self._job, self._client, company.posted, company.executors, self._stores.generation, company.publish
+            )
         self._joined = Spans()
         self._started = False
         self._dropped: set[int] = set()
@@ -155,6 +157,8 @@ class Compiled:
         if not self._started:
             return
         why = self._company.posted.error
+        if self._keeping is not None:
+            self._keeping.end()
         status = m.CANCELLED if why is None or isinstance(why, JobCancelled) else m.FAILED
         self._company.end()
         steps = [self._client.release]
@@ -174,6 +178,8 @@ class Compiled:
             self._company.beside = [name_of(functions_of(self._walk.nodes[self._index]))]
         self._company.begin(self._job, self._stores.url, self._encoded)
         self._client.launch()
+        if self._keeping is not None:
+            self._keeping.begin()
         if self._given:
             given, self._given = self._given, {}
             self._client.supply(given)

@@ -14,20 +14,20 @@ from dataclasses import dataclass, field
 from math import inf
 from statistics import median
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 
 from wukong.errors import StoreError, TaskLost, WorkerLost
 from wukong.events import Spans
 from wukong.executor import effects as fx
+from wukong.executor.driver import Driver
 from wukong.executor.job import Job
-from wukong.executor.session import Steps
 from wukong.ids import new_nonce
 from wukong.plan.columns import ONCE
 from wukong.plan.reading import Plan
 from wukong.platforms.local.board import Posted
 from wukong.platforms.local.member import Member, given_up
 from wukong.protocol import messages as m
-from wukong.scheduler.watch import look
+from wukong.scheduler.watch import renew, sweep
 
 #: A task may straggle if so many of its kind have run, if it takes so many times their median, and so many seconds.
 _SEEN: Final = 10
@@ -104,10 +104,13 @@ class Recovery:
     _entries: dict[str, Entry] = field(default_factory=dict)
     _blamed: dict[tuple[int, bool], list[WorkerLost]] = field(default_factory=dict)
     _copied: set[int] = field(default_factory=set)
-    _renewed: float = field(default_factory=monotonic)
     _lasted: dict[int, list[float]] = field(default_factory=dict)
     _read: int = 0
     _sizes: Counter[int] | None = None
+    _driver: Driver = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._driver = Driver(self.job)
 
     def begin(self, member: Member, starts: Sequence[int]) -> tuple[Entry, Sequence[m.Grant] | None]:
         """Name an executor that a worker is sent, and claim its tasks for it where that takes no request to a server.
@@ -144,7 +147,7 @@ class Recovery:
         if len(deaths) >= self.attempts * (1 if task is not None else _UNSURE):
             return key, given_up(f"task {key!r}", deaths, "was to begin" if task is None else "was running")
         try:
-            self._renew()
+            self.renew()
             self.again += len(self._look(0.0, dead=(entry.nonce,)))
         except StoreError as failed:
             failed.add_note(f"wukong: while the work of a worker was given to others: {error}")
@@ -152,14 +155,10 @@ class Recovery:
         return None
 
     def look(self) -> None:
-        """Look in on the job, now and then: renew leases, find tasks that nobody came for, start second copies."""
+        """Look in on the job, now and then, and start second copies of what straggles."""
         if self.posted.over:
             return
         try:
-            if not self.ours and monotonic() - self._renewed > self.job.costs.lease / 3:
-                self._renewed = monotonic()
-                self._renew()
-                self._look(self.job.costs.lease / 3)
             for entry in self._late():
                 # What is finished there waits with it to be settled, and what was not begun waits for it.
                 if any(flags & ONCE for flags in self.plan.columns.flags):
@@ -172,6 +171,11 @@ class Recovery:
             # Executors will find out themselves, and do something about it.
             pass
 
+    @property
+    def executors(self) -> list[str]:
+        """The names of those at work."""
+        return list(self._entries)
+
     def told(self) -> tuple[str, ...]:
         """Return what happened, for people; nothing if nothing did."""
         told = []
@@ -181,30 +185,17 @@ class Recovery:
             told.append(f"{self.copies} stragglers were started a second time")
         return tuple(told)
 
-    def _renew(self) -> None:
+    def renew(self) -> None:
         """Prolong the leases of all who live: in a worker, or in a thread of this process."""
-        if self.ours:
-            return
-        job = self.job
-        for nonce in [*self._entries, *job.entered.copy()]:
-            for shard in range(job.control.shards):
-                job.control.apply(job.name, shard, m.Renew(nonce, job.costs.lease))
+        if not self.ours:
+            job = self.job
+            nonces = [*self.executors, *job.entered.copy()]
+            self._driver.follow(renew(job.control.shards, nonces, job.costs.lease))
 
     def _look(self, patience: float, dead: Collection[str] = (), late: Collection[int] = ()) -> list[int]:
         """Have started what waits for nobody; return it."""
-        found: list[int] = []
-        steps: Steps = look(self.job.control.shards, patience, dead, late)
-        answer: Any = None
-        while True:
-            try:
-                effect = steps.send(answer)
-            except StopIteration:
-                return found
-            answer = None
-            if isinstance(effect, fx.Ask):
-                answer = self.job.control.apply(self.job.name, effect.shard, effect.request)
-            elif isinstance(effect, fx.Invoke):
-                found = self.posted.invoke_again(effect.tasks)
+        _, found = self._driver.follow(sweep(self.job.control.shards, patience, dead, late))
+        return self.posted.invoke_again(found) if found else []
 
     # --- stragglers ---------------------------------------------------------------------------------------------------
 

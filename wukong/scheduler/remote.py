@@ -153,6 +153,11 @@ class _Opened:
             self._tell("job.ran", self._name, self.driver.job.spans.take())
             self._tell("job.finish", self._name)
 
+    def gone(self) -> None:
+        """See `wukong.executor.job.Invoker`."""
+        if self._remote and not self.over:
+            self._tell("job.gone", self._name)
+
     def fail(self, key: Hashable, error: BaseException) -> None:
         """See `wukong.executor.job.Invoker`."""
         self._tell("job.fail", self._name, key, failures.pack(error))

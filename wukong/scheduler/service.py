@@ -242,6 +242,10 @@ class Service:
         """Note that the results are ready."""
         self._posted.finish()
 
+    def gone(self) -> None:
+        """Note that the store knows nothing of the job."""
+        self._posted.gone()
+
     def busy(self) -> bool:
         """Whether invocations wait for a worker."""
         return self._posted.busy()
@@ -340,6 +344,7 @@ class _Desk:
         pack.serve("job.fail", self._fail)
         pack.serve("job.retried", lambda _worker, _fds, job: self._tell(job, Service.retried))
         pack.serve("job.finish", lambda _worker, _fds, job: self._tell(job, Service.finish))
+        pack.serve("job.gone", lambda _worker, _fds, job: self._tell(job, Service.gone))
         pack.serve("job.started", lambda _worker, _fds, job, key: self._tell(job, Service.started, key))
         pack.serve("job.finished", self._finished)
         pack.serve("job.publish", self._publish)

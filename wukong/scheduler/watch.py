@@ -1,6 +1,8 @@
 """Watching over a job, as steps without I/O: nothing that ends, gets lost or is forgotten leaves the job unfinished.
 
-    look     executors that have lapsed, and ready tasks that nobody came for: both are started again
+    sweep    executors that have lapsed, and ready tasks that nobody came for
+    look     the same, and they are started again
+    renew    executors that live do not lapse, however long their tasks take
     repair   the store has forgotten something: the job is opened anew from what is still known
 
 Effects are those of executors (`wukong.executor.effects`); who carries them out is live code or the simulator.
@@ -44,10 +46,10 @@ class _Seen(NamedTuple):
     gone: set[int]
 
 
-def look(
+def sweep(
     shards: int, patience: float, dead: Iterable[str] = (), late: Iterable[int] = ()
-) -> Generator[fx.Effect, Any, int]:
-    """Have started again what would otherwise wait for ever.
+) -> Generator[fx.Effect, Any, tuple[int, list[int]]]:
+    """Find what would otherwise wait for ever.
 
     Parameters
     ----------
@@ -62,20 +64,37 @@ def look(
 
     Returns
     -------
-    int
-        What the store says of the job: `GONE` if it has forgotten it, or it is released.
+    int, list of int
+        What the store says of the job: `GONE` if it has forgotten it, or it is released. And, while it runs, the tasks
+        that are to be started.
     """
-    dead, late, found = tuple(dead), tuple(late), []
+    dead, late = tuple(dead), tuple(late)
+    found: list[int] = []
     for shard in range(shards):
         here = tuple(task for task in late if home(task, shards) == shard)
         reply = yield fx.Ask(shard, m.Sweep(patience, dead, here))
         if reply.status != m.RUNNING:
-            return int(reply.status)
+            return int(reply.status), []
         lapsed, unclaimed = reply.body
         found += [*lapsed, *unclaimed]
+    return m.RUNNING, found
+
+
+def look(
+    shards: int, patience: float, dead: Iterable[str] = (), late: Iterable[int] = ()
+) -> Generator[fx.Effect, Any, int]:
+    """Have started again what `sweep` finds; return what the store says of the job."""
+    status, found = yield from sweep(shards, patience, dead, late)
     if found:
         yield fx.Invoke(found, 1)
-    return m.RUNNING
+    return status
+
+
+def renew(shards: int, nonces: Iterable[str], lease: float) -> Steps:
+    """Prolong the leases of executors that are known to live."""
+    for nonce in nonces:
+        for shard in range(shards):
+            yield fx.Ask(shard, m.Renew(nonce, lease))
 
 
 def repair(

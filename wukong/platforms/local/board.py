@@ -103,6 +103,8 @@ class Posted:
         self.ended: Callable[[], None] = _nobody
         #: Called when it is not over after all.
         self.resumed: Callable[[], None] = _nobody
+        #: Called when its store knows nothing of the job, by whoever found out, with no lock held.
+        self.forgotten: Callable[[], None] = _nobody
         self._crew = crew
         self._lacking: float | None = None
 
@@ -160,6 +162,11 @@ class Posted:
                 self.ended()
                 self.changed.notify_all()
         self._wake()
+
+    def gone(self) -> None:
+        """Note that the store knows nothing of the job, which it should while the job goes on."""
+        if not self.over:
+            self.forgotten()
 
     def resume(self) -> None:
         """Go on with a job whose results seemed to be ready, unless it has failed."""
@@ -253,7 +260,8 @@ class Posted:
     def forget(self) -> None:
         """Let go of everything, as the job is over. The lock must be held."""
         self.over = True
-        self.ended, self.resumed, ended = _nobody, _nobody, self.ended
+        self.resumed = self.forgotten = _nobody
+        self.ended, ended = _nobody, self.ended
         ended()
         self.waiting.clear()
         self.away.clear()

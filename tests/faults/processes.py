@@ -21,11 +21,13 @@ import dask
 import numpy as np
 
 import wukong
+from tests import drivers, servers
 from tests.faults.stores import Row
 from wukong.errors import WukongError
 from wukong.executor import driver
 from wukong.platforms.local.pack import Pack
 from wukong.platforms.local.packs import pack_of
+from wukong.scheduler import stores
 
 #: Seconds after which a job is taken to hang.
 HANGS = 60.0
@@ -177,16 +179,29 @@ def run(row: Row, graph: dict[str, Any], outputs: list[str], right: Any, **optio
     row.hangs += seconds > HANGS
 
 
-def left(pack: Pack) -> int:
-    """Return how many blocks of shared memory hold something of a job, and how many jobs are remembered."""
-    deadline = time.monotonic() + 10
+def left(pack: Pack, store: str | None = None, seconds: float = 10.0) -> list[str]:
+    """Return what is still there of jobs that are over: in shared memory, on the board, in their store."""
+    deadline = time.monotonic() + seconds
     while True:
         gc.collect()
-        blocks = sum(1 for block in list(pack.arena._pool.blocks.values()) if block.extents or block.readers)
-        count = blocks + len(pack.arena._names) + len(pack._sources)
-        if not count or time.monotonic() > deadline:
-            return count
+        found = [
+            f"block {each.id}: {each.extents} extents, readers {dict(each.readers)}"
+            for each in list(pack.arena._pool.blocks.values())
+            if each.extents or each.readers
+        ]
+        found += [f"names of job {job}: {sorted(names)}" for job, names in list(pack.arena._names.items())]
+        found += [f"source {source!r}" for source in list(pack._sources)]
+        found += [] if store is None else [f"key {key!r}" for key in sorted(drivers.keys_of(store))]
+        if not found or time.monotonic() > deadline:
+            return found
         time.sleep(0.01)
+
+
+def leaves(row: Row, pack: Pack, store: str | None = None) -> None:
+    """Count what is left."""
+    found = left(pack, store)
+    row.leftovers += len(found)
+    row.last = "; ".join(found) or row.last
 
 
 def _pack() -> Pack:
@@ -196,78 +211,91 @@ def _pack() -> Pack:
     return pack
 
 
-def at_steps(fault: Callable[[], None], steps: range, seed: int = 0) -> Row:
+def _named(fault: str, store: str | None) -> str:
+    return fault if store is None else f"{fault}, over a server"
+
+
+def at_steps(fault: Callable[[], None], steps: range, seed: int = 0, store: str | None = None) -> Row:
     """Let a worker die before and after each of these steps, one a job."""
-    row = Row(f"{fault.__name__} at each step")
+    row = Row(_named(f"{fault.__name__} at each step", store))
     for step in steps:
         for after in (False, True):
             graph, outputs = graph_of(seed + step)
             right = dask.get(graph, outputs)
             with tempfile.TemporaryDirectory() as folder:
                 graph = {key: armed(task, folder, step, fault, after) for key, task in graph.items()}
-                run(row, graph, outputs, right)
+                run(row, graph, outputs, right, store=store)
                 row.injected += Path(folder, "armed").exists()
-            row.leftovers += left(_pack())
+            leaves(row, _pack(), store)
     return row
 
 
-def at_random(name: str, number: int, seconds: float, every: float, seed: int = 0) -> Row:
-    """Do something to random workers for so long while jobs run."""
-    row = Row(f"{name} at random")
-    pack = _pack()
+def _while_jobs_run(row: Row, seconds: float, seed: int, store: str | None) -> None:
     deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        seed += 1
+        graph, outputs = graph_of(seed)
+        run(row, graph, outputs, dask.get(graph, outputs), store=store)
+
+
+def at_random(name: str, number: int, seconds: float, every: float, seed: int = 0, store: str | None = None) -> Row:
+    """Do something to random workers for so long while jobs run."""
+    row = Row(_named(f"{name} at random", store))
+    pack = _pack()
     with Killer(pack, number, seed, every) as killer:
-        while time.monotonic() < deadline:
-            seed += 1
-            graph, outputs = graph_of(seed)
-            run(row, graph, outputs, dask.get(graph, outputs))
+        _while_jobs_run(row, seconds, seed, store)
     row.injected = killer.times
-    row.leftovers += left(pack)
+    leaves(row, pack, store)
     return row
 
 
-def continued(seconds: float, seed: int = 0) -> Row:
+def continued(seconds: float, seed: int = 0, store: str | None = None) -> Row:
     """Stop random workers for less than their lease, and let them go on."""
-    row = Row("SIGSTOP and SIGCONT")
+    row = Row(_named("SIGSTOP and SIGCONT", store))
     pack = _pack()
     pack._watch.lease = 60.0
-    deadline = time.monotonic() + seconds
     with Killer(pack, signal.SIGSTOP, seed, 0.2) as killer, Killer(pack, signal.SIGCONT, seed + 1, 0.05):
-        while time.monotonic() < deadline:
-            seed += 1
-            graph, outputs = graph_of(seed)
-            run(row, graph, outputs, dask.get(graph, outputs))
+        _while_jobs_run(row, seconds, seed, store)
     row.injected = killer.times
     for pid in pack.pids:
         os.kill(pid, signal.SIGCONT)
-    row.leftovers += left(pack)
+    leaves(row, pack, store)
     pack._watch.lease = LEASE
     return row
 
 
-def keepers(times: int, seed: int = 0) -> Row:
-    """Kill the keeper, and all workers with it, in the middle of jobs."""
-    row = Row("kill -9 of the keeper")
+def keepers(number: int, times: int, seed: int = 0, store: str | None = None) -> Row:
+    """Kill the keeper, and all workers with it, or stop it and kill one of them, in the middle of jobs."""
+    row = Row(_named("kill -9 of the keeper" if number == signal.SIGKILL else "SIGSTOP of the keeper", store))
     for _ in range(times):
         seed += 1
         pack = _pack()
         graph, outputs = graph_of(seed, 60)
-        timer = threading.Timer(0.02, lambda pid=pack.keeper: os.kill(pid, signal.SIGKILL))
+
+        def strike(pack: Pack = pack) -> None:
+            os.kill(pack.keeper, number)
+            if number == signal.SIGSTOP:
+                os.kill(pack.pids[0], signal.SIGKILL)
+
+        timer = threading.Timer(0.02, strike)
         timer.start()
-        run(row, graph, outputs, dask.get(graph, outputs))
+        run(row, graph, outputs, dask.get(graph, outputs), store=store)
         timer.join()
         row.injected += 1
-        row.leftovers += left(_pack())
+        leaves(row, _pack(), store)
     return row
 
 
 def rows(times: int = 3, seed: int = 0) -> Iterator[Row]:
-    """Return a row for each fault."""
+    """Return a row for each fault: over the memory of the client, and over a server."""
     steps = range(1, 10 * times)
-    for fault in (end_by_kill, end_by_exit, end_by_crash):
-        yield at_steps(fault, steps, seed)
-    yield at_steps(stop, range(1, 2 * times), seed)
-    yield at_random("kill -9", signal.SIGKILL, 5.0 * times, 0.25, seed)
-    yield at_random("SIGSTOP beyond the lease", signal.SIGSTOP, 5.0 * times, 2.0, seed)
-    yield continued(2.0 * times, seed)
-    yield keepers(2 * times, seed)
+    with servers.redis_over_tcp() as server:
+        for store in (None, server):
+            for fault in (end_by_kill, end_by_exit, end_by_crash):
+                yield at_steps(fault, steps, seed, store)
+            yield at_steps(stop, range(1, 2 * times), seed, store)
+            yield at_random("kill -9", signal.SIGKILL, 5.0 * times, 0.25, seed, store)
+            yield at_random("SIGSTOP beyond the lease", signal.SIGSTOP, 5.0 * times, 2.0, seed, store)
+            yield continued(2.0 * times, seed, store)
+            yield keepers(signal.SIGKILL, 2 * times, seed, store)
+        stores.close()

@@ -47,7 +47,7 @@ def test_workers_may_die_at_any_moment() -> None:
 
 
 def test_the_keeper_may_die() -> None:
-    assert good(faults.keepers(1))
+    assert good(faults.keepers(signal.SIGKILL, 1))
 
 
 def test_a_worker_that_is_stopped_for_longer_than_its_lease_is_replaced(tmp_path: Path) -> None:

@@ -67,7 +67,9 @@ def test_a_pack_that_has_no_room_for_its_workers_leaves_nothing():
             Pack(50)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert (descriptors(), threading.active_count()) == (before, threads)
+    # What tests before this one left to the collector may go meanwhile.
+    assert descriptors() <= before
+    assert threading.active_count() <= threads
 
 
 def test_an_interrupt_while_work_is_given_costs_the_worker_and_nobody_waits_for_it(monkeypatch):

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from tests.faults.stores import WAITS, Row, Server
 from wukong.errors import StoreForgot, StoreFull, StoreUnavailable, ValueTooLarge
 from wukong.platforms.local import threads
 from wukong.scheduler import keeping
+from wukong.scheduler import stores as links
 from wukong.scheduler.keeping import EPOCHS
 
 pytestmark = pytest.mark.timeout(110)
@@ -28,7 +30,8 @@ BOTH = pytest.mark.parametrize("granules", ["threads", "processes"])
 def server() -> Iterator[Server]:
     with Server() as server:
         yield server
-        stores.forget(server.url + WAITS)
+        for more in ("", "&spill=no"):
+            stores.forget(server.url + WAITS + more)
         drivers.until(drivers.idle, "the crew is idle")
 
 
@@ -37,8 +40,8 @@ def holds(row: Row) -> None:
     assert row.injected, row
 
 
-def get(server: Server, graph: dict[str, Any], key: str, granules: str = "threads") -> Any:
-    return wukong.get(graph, key, store=server.url + WAITS, granules=granules, workers=2)
+def get(server: Server, graph: dict[str, Any], key: str, granules: str = "threads", more: str = "") -> Any:
+    return wukong.get(graph, key, store=server.url + WAITS + more, granules=granules, workers=2)
 
 
 # --- connections ------------------------------------------------------------------------------------------------------
@@ -174,14 +177,56 @@ def test_a_full_store_is_an_error_with_figures_and_keeps_nothing_of_the_job(serv
     graph: dict[str, Any] = {f"a{i}": (np.full, 100_000, i) for i in range(20)}
     graph["all"] = (lambda *arrays: len(arrays), *graph)
     with pytest.raises(StoreFull, match=r"It uses \d+ bytes of 4194304"):
-        get(server, graph, "all", granules)
+        get(server, graph, "all", granules, "&spill=no")
     drivers.until(lambda: not server.content(), "the store is empty")
+
+
+@BOTH
+def test_values_that_a_store_has_no_room_for_go_to_disk_and_leave_it_with_the_job(
+    server: Server, granules: str
+) -> None:
+    server.ask(b"CONFIG", b"SET", b"maxmemory", b"6mb")
+    server.ask(b"CONFIG", b"SET", b"maxmemory-policy", b"noeviction")
+    graph: dict[str, Any] = {f"a{i}": (np.full, 100_000, i) for i in range(20)}
+    graph["all"] = (lambda *arrays: sum(arrays), *graph)
+    np.testing.assert_array_equal(get(server, graph, "all", granules), np.full(100_000, 190))
+    drivers.until(lambda: not server.content(), "the store is empty")
+    spill = links._spills[None]
+    drivers.until(lambda: not os.listdir(spill.path), "nothing is on disk")
+
+
+def test_a_value_that_neither_the_store_nor_the_disk_takes_is_an_error_that_says_so_of_both(
+    server: Server, tmp_path: Path
+) -> None:
+    server.ask(b"CONFIG", b"SET", b"proto-max-bulk-len", b"1mb")
+    more = f"&spill={tmp_path}"
+
+    def lose(size: int) -> Any:
+        (made,) = tmp_path.iterdir()
+        made.rmdir()
+        return np.arange(size)
+
+    with pytest.raises(ValueTooLarge, match="takes at most 1048576") as failed:
+        get(server, {"a": (int, "2000000"), "big": (lose, "a")}, "big", more=more)
+    assert "nor was there room elsewhere" in str(failed.value.__notes__)
+    assert "cannot be written to (No such file or directory; it is not there)" in str(failed.value.__notes__)
+    assert server.content() == set()
+    stores.forget(server.url + WAITS + more)
+
+
+@BOTH
+def test_a_value_larger_than_the_server_takes_goes_to_disk(server: Server, granules: str) -> None:
+    server.ask(b"CONFIG", b"SET", b"proto-max-bulk-len", b"1mb")
+    graph = {"a": (int, "2000000"), "big": (np.arange, "a"), "last": (lambda array: int(array[-1]), "big")}
+    assert get(server, graph, "last", granules) == 1_999_999
+    np.testing.assert_array_equal(get(server, graph, "big", granules), np.arange(2_000_000))
+    assert server.content() == set()
 
 
 def test_a_value_larger_than_the_server_takes_is_an_error_that_names_its_task(server: Server) -> None:
     server.ask(b"CONFIG", b"SET", b"proto-max-bulk-len", b"1mb")
     with pytest.raises(ValueTooLarge, match="takes at most 1048576") as failed:
-        get(server, {"a": (int, "2000000"), "big": (np.arange, "a")}, "big")
+        get(server, {"a": (int, "2000000"), "big": (np.arange, "a")}, "big", more="&spill=no")
     assert "it is the value of task 'big'" in str(failed.value.__notes__)
     assert server.content() == set()
 

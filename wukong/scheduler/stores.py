@@ -2,19 +2,22 @@
 
 import atexit
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl, urlencode
 
 from wukong import serialize
 from wukong.cost import IN_PROCESS, LOCAL_SERVER, Costs
-from wukong.errors import StoreForgot
+from wukong.errors import ConfigError, StoreForgot
 from wukong.executor.effects import Framed, Packed
 from wukong.plan.view import Fetch
 from wukong.protocol import messages as m
 from wukong.scheduler.left import Left
+from wukong.storage import expiry
 from wukong.storage.control.base import ControlStore
 from wukong.storage.control.memory import MemoryControlStore
 from wukong.storage.counters import Counters
@@ -23,14 +26,17 @@ from wukong.storage.values.base import ValueStore
 
 if TYPE_CHECKING:
     from wukong.storage.link import Link
+    from wukong.storage.spill import Spill
 
+#: What a URL says for `spill` if values are to be refused instead.
+_NOWHERE: Final = "no"
 #: Shards of a job in a cluster: enough for the slots of a job to be spread over its nodes.
 _CLUSTER_SHARDS = 8
 #: Bytes of the largest value that rides with its record, however slow the store: a request may carry hundreds.
 _LARGEST_INLINE = 256 * 1024
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True, eq=False)
 class Stores:
     """The stores of one job.
 
@@ -50,6 +56,8 @@ class Stores:
         Where another process finds them; None if nowhere.
     generation : callable
         Returns a number that changes when the store may have forgotten something.
+    prolong : callable
+        Have what the job has there stay for another `ttl`.
     """
 
     control: ControlStore
@@ -61,6 +69,7 @@ class Stores:
     name: str
     url: str | None = None
     generation: Callable[[], int] = int
+    prolong: Callable[[], None] = lambda: None
 
 
 def in_process() -> Stores:
@@ -88,6 +97,7 @@ def at(url: str, job: str, there: bool = False) -> Stores:
     """
     from wukong.storage.control.redis import RedisControlStore
     from wukong.storage.link import ClusterLink
+    from wukong.storage.values.disk import DiskValueStore
     from wukong.storage.values.redis import LIMIT, RedisValueStore
     from wukong.storage.values.tiered import Tier, TieredValueStore
     from wukong.travel import check_travels
@@ -95,8 +105,15 @@ def at(url: str, job: str, there: bool = False) -> Stores:
     shared, costs = _link(url, there)
     # Of this job alone, whoever else uses the link meanwhile.
     link = shared.view()
-    control = RedisControlStore(link, _CLUSTER_SHARDS if isinstance(link, ClusterLink) else 1)
-    values = TieredValueStore([Tier("redis", RedisValueStore(link, job), LIMIT)], costs)
+    directory = _directory(link, there)
+    ttl = link.address.ttl
+    control = RedisControlStore(link, _CLUSTER_SHARDS if isinstance(link, ClusterLink) else 1, ttl)
+    remote = RedisValueStore(link, job, ttl)
+    tiers = [Tier("redis", remote, LIMIT)]
+    if directory is not None:
+        # All executors are on this machine.
+        tiers.append(Tier("disk", DiskValueStore(directory, job), sys.maxsize))
+    values = TieredValueStore(tiers, costs)
     inline_limit = min(costs.inline_limit, _LARGEST_INLINE)
 
     def pack(value: Any) -> Packed:
@@ -105,7 +122,11 @@ def at(url: str, job: str, there: bool = False) -> Stores:
             return Packed(True, frame.nbytes, bytes(frame))
         return Packed(False, frame.nbytes, frame.parts)
 
-    return Stores(
+    def prolong() -> None:
+        control.prolong(job)
+        remote.prolong()
+
+    opened = Stores(
         control,
         values,
         costs,
@@ -113,9 +134,13 @@ def at(url: str, job: str, there: bool = False) -> Stores:
         serialize.loads,
         lambda: link.counters,
         str(link.address),
-        _shared(url, link),
+        _shared(url, link, directory),
         lambda: link.generation,
+        prolong,
     )
+    if not there:
+        expiry.expiry.put_off(opened, ttl)
+    return opened
 
 
 def _as_it_is(value: Any) -> Packed:
@@ -148,11 +173,30 @@ def parts_of(job: str, values: ValueStore | None, publish: Callable[[], Any] | N
     return fetch
 
 
-def _shared(url: str, link: "Link") -> str:
-    """Return a URL that means the same store in another process."""
+def _shared(url: str, link: "Link", directory: str | None) -> str:
+    """Return a URL that means the same store in another process, and the same directory beside it."""
     from wukong.storage.open import EmbeddedLink
 
-    return link.server.url if isinstance(link, EmbeddedLink) else url
+    where, _, options = (link.server.url if isinstance(link, EmbeddedLink) else url).partition("?")
+    return f"{where}?{urlencode({**dict(parse_qsl(options)), 'spill': directory or _NOWHERE})}"
+
+
+def _directory(link: "Link", there: bool) -> str | None:
+    """Return where values go that the store refuses: the client's directory, of which its workers are told."""
+    base = link.address.spill
+    if base == _NOWHERE or there:
+        return base if base != _NOWHERE else None
+    from wukong.storage.spill import Spill
+
+    with _opening:
+        if base not in _spills:
+            try:
+                _spills[base] = Spill(base)
+            except OSError as error:
+                if base is not None:
+                    raise ConfigError(f"nothing can be spilled to {base}, as the store's URL says: {error}") from error
+                return None
+        return _spills[base].path
 
 
 def shared_link(url: str) -> "Link":
@@ -160,6 +204,7 @@ def shared_link(url: str) -> "Link":
     return _link(url)[0]
 
 
+_spills: "dict[str | None, Spill]" = {}
 _links: dict[str, "tuple[Link, Costs]"] = {}
 _opening = Lock()
 
@@ -207,8 +252,11 @@ def _round_trip(link: "Link") -> float:
 
 
 def close() -> None:
-    """Close all links; embedded servers end."""
+    """Close all links; embedded servers end, and what was spilled goes."""
     with _opening:
+        for spill in _spills.values():
+            spill.close()
+        _spills.clear()
         for link, _ in _links.values():
             link.close()
         _links.clear()
@@ -219,6 +267,7 @@ def _forget() -> None:
     global _opening
     _opening = Lock()
     _links.clear()
+    _spills.clear()
 
 
 atexit.register(close)

@@ -15,6 +15,9 @@ FORMS = (
     "rediss+cluster://... (TLS)",
 )
 
+#: Seconds that what nobody looks after stays in a store.
+DAY = 86400
+
 
 @dataclass(frozen=True)
 class Address:
@@ -36,6 +39,10 @@ class Address:
         Seconds the server may take to answer.
     away : float
         Seconds that it may be gone, once it has answered, while it restarts or fails over: requests are sent again.
+    ttl : int
+        Seconds that what a job has there stays after the last of its processes has gone.
+    spill : str, optional
+        Directory for values that the server refuses; ``no`` for none; what is usual, if not given.
     """
 
     nodes: tuple[tuple[str, int], ...]
@@ -48,6 +55,8 @@ class Address:
     authorities: str | None = None
     timeout: float = 10.0
     away: float = 30.0
+    ttl: int = DAY
+    spill: str | None = None
 
     def __str__(self) -> str:
         """Return the URL without credentials, for messages."""
@@ -60,8 +69,8 @@ class Address:
 def parse(url: str) -> Address:
     """Parse a store URL.
 
-    Options after ``?``: ``db``, ``timeout`` and ``away`` (see `Address`), and for TLS ``ssl_ca_certs`` (a file of
-    certificates) and ``ssl_cert_reqs=none``.
+    Options after ``?``: ``db``, ``timeout``, ``away``, ``ttl`` and ``spill`` (see `Address`), and for TLS
+    ``ssl_ca_certs`` (a file of certificates) and ``ssl_cert_reqs=none``.
 
     Raises
     ------
@@ -93,7 +102,11 @@ def parse(url: str) -> Address:
             options.pop("ssl_ca_certs", None),
             _seconds(options, "timeout"),
             _seconds(options, "away"),
+            int(_seconds(options, "ttl")),
+            options.pop("spill", None),
         )
+        if not address.ttl:
+            raise ValueError("ttl is at least 1")
         if options or (len(nodes) > 1 and not kind):
             raise ValueError(
                 f"unknown options {', '.join(sorted(options))}" if options else "several hosts, no +cluster"

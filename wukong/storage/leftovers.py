@@ -11,7 +11,6 @@ from msgpack import Unpacker
 
 from wukong.storage.link import Link, Node
 from wukong.storage.resp import ReplyError
-from wukong.storage.values.redis import DAY
 
 _PREFIX = b"wk:{"
 _AT_ONCE = b"500"
@@ -32,7 +31,7 @@ class Leftover:
     idle : float
         Seconds since anybody read or wrote any of it.
     age : float
-        Seconds since it was opened, or last looked after; 0 if nobody knows.
+        Seconds since it was opened, or last looked after, if its `ttl` is that of the link; 0 if nobody knows.
     leased : bool
         Whether an executor may still be at work.
     """
@@ -95,7 +94,7 @@ def _look(link: Link, key: bytes, left: Leftover) -> None:
     left.nbytes += int(_figure(link, key, b"MEMORY", b"USAGE", key))
     expires = _figure(link, key, b"TTL", key)
     if expires > 0:
-        left.age = max(left.age, DAY - expires)
+        left.age = max(left.age, link.address.ttl - expires)
 
 
 def _figure(link: Link, key: bytes, *command: bytes) -> float:

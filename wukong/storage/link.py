@@ -26,6 +26,7 @@ from wukong.errors import StoreError, StoreFull, StoreUnavailable
 from wukong.storage.address import Address
 from wukong.storage.counters import Counters
 from wukong.storage.resp import Argument, Buffer, Connection, ReplyError, command
+from wukong.storage.room import Room
 
 Node = tuple[str, int]
 
@@ -73,6 +74,7 @@ class _Known:
         self.answered = False
         self.largest: int | None = None
         self.generation = 0
+        self.rooms: dict[Node, Room] = {}
         self.servers: dict[Node, bytes] = {}  # which one was there last: each start of a server has a name of its own
         self.lost: set[Node] = set()  # to which a connection was lost since
         self.given_up = -inf  # when a request last waited in vain; until some time later none waits again
@@ -117,6 +119,10 @@ class Link:
     def generation(self) -> int:
         """A number that changes when the store may have forgotten something: a server was started, or took over."""
         return self._known.generation
+
+    def room(self, key: bytes) -> Room | None:
+        """Return the memory of the node that has `key`, as far as that was heard of; None if it says nothing."""
+        return self._known.rooms.get(self._node_of(key))
 
     def expect(self) -> None:
         """Wait for the store from the first request on: somebody else has had an answer from it."""
@@ -202,8 +208,12 @@ class Link:
 
     def _deliver(self, key: bytes, commands: Sequence[list[Buffer]], patience: float) -> Any:
         """Send commands to the node that has `key`."""
+        return self._ask(self._node_of(key), commands, patience)
+
+    def _node_of(self, key: bytes) -> Node:
+        """Return where to ask for `key` first."""
         del key
-        return self._ask(self.address.nodes[0], commands, patience)
+        return self.address.nodes[0]
 
     def _passes(self, error: StoreError, tries: int) -> bool:
         """Whether what stands in a request's way, after so many tries, may be over soon."""
@@ -268,10 +278,12 @@ class Link:
         connection.close()
 
     def _meet(self, node: Node, connection: Connection) -> None:
-        """Note which server is there, and whether it is another than before."""
+        """Note which server is there, whether it is another than before, and how much room it has."""
         lines: list[bytes] = []
         try:
-            lines = bytes(connection.call(command(b"INFO", b"server"))).splitlines()
+            info = bytes(connection.call(command(b"INFO")))
+            lines = info.splitlines()
+            self._known.rooms[node] = Room(info)
         except ReplyError as error:
             # Not everybody may ask; then data that is gone still tells.
             if error.code != "NOPERM":
@@ -284,11 +296,11 @@ class Link:
         known.lost.discard(node)
 
     def _full(self, connection: Connection, error: ReplyError) -> StoreFull:
-        used = limit = "unknown"
+        used: Any = "unknown"
+        limit: Any = "unknown"
         with suppress(OSError, StoreError):
-            lines = bytes(connection.call(command(b"INFO", b"memory"))).decode().splitlines()
-            figures = dict(line.split(":", 1) for line in lines if ":" in line)
-            used, limit = figures["used_memory"], figures["maxmemory"]
+            room = Room(bytes(connection.call(command(b"INFO", b"memory"))))
+            used, limit = room.used, room.limit
         return StoreFull(
             f"the store {self.address} is full: {error} It uses {used} bytes of {limit}. "
             "Give it more memory or disk, or make fewer or smaller values; `wukong clean` removes what dead jobs left"
@@ -313,7 +325,7 @@ class ClusterLink(Link):
 
     def _deliver(self, key: bytes, commands: Sequence[list[Buffer]], patience: float) -> Any:
         slot = slot_of(key)
-        node = self._slots.get(slot, self._nodes[0])
+        node = self._node_of(key)
         asking: tuple[list[Buffer], ...] = ()
         reason: Exception | None = None
         for attempt in range(_REDIRECTIONS):
@@ -341,6 +353,9 @@ class ClusterLink(Link):
                 self._nodes = [*others, node]
                 node = others[attempt % len(others)]
         raise StoreUnavailable(f"the cluster {self.address} did not settle on a node for slot {slot}") from reason
+
+    def _node_of(self, key: bytes) -> Node:
+        return self._slots.get(slot_of(key), self._nodes[0])
 
     def primaries(self) -> list[Node]:
         """Return the nodes that have keys of their own."""

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from wukong.storage.address import Address, parse
-from wukong.storage.control.redis import DAY, RedisControlStore
+from wukong.storage.address import DAY, Address, parse
+from wukong.storage.control.redis import RedisControlStore
 from wukong.storage.link import ClusterLink, Link
 from wukong.storage.server import EmbeddedServer
 from wukong.storage.values.redis import RedisValueStore

@@ -26,8 +26,11 @@ class ReplyError(StoreError):
 
     @property
     def code(self) -> str:
-        """Return the kind of error, such as ``NOSCRIPT``."""
-        return str(self).split(" ", 1)[0]
+        """Return the kind of error, such as ``NOSCRIPT``; of a transaction, of what it was discarded for."""
+        code, _, rest = str(self).partition(" ")
+        if code == "EXECABORT" and (why := rest.partition(": ")[2]):
+            return why.partition(" ")[0]
+        return code
 
 
 def command(*arguments: Argument) -> list[Buffer]:

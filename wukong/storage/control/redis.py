@@ -5,15 +5,19 @@ from collections.abc import Callable
 
 from wukong.protocol import messages as m
 from wukong.protocol import states
+from wukong.storage.address import DAY
 from wukong.storage.control.script import control_script
 from wukong.storage.control.wire import decode, encode
 from wukong.storage.counters import Counters
-from wukong.storage.link import Link
+from wukong.storage.link import Link, Script
 
+#: A wide task has a set of its own for the edges that have arrived.
+_PROLONG = Script("""
+for _, key in ipairs(KEYS) do redis.call('EXPIRE', key, ARGV[1]) end
+for _, child in ipairs(redis.call('SMEMBERS', KEYS[5])) do redis.call('EXPIRE', KEYS[5] .. ':' .. child, ARGV[1]) end
+""")
 _KEYS = ("records", "values", "active", "executors", "wide", "notice")
 _SLICE = 1.0  # seconds until a waiting client looks for itself: a notice goes to one waiter, and may be lost
-#: Seconds that an abandoned job's records stay.
-DAY = 86400
 
 
 class RedisControlStore:
@@ -28,7 +32,7 @@ class RedisControlStore:
     shards : int
         Number of shards of each job.
     ttl : int
-        Seconds that a job's records stay after it was opened or last swept.
+        Seconds that a job's records stay after it was opened, last swept, or prolonged.
     clock : callable, optional
         The time in seconds, for tests; by default the server's own.
     """
@@ -65,6 +69,11 @@ class RedisControlStore:
                 return False
             patience = min(left, _SLICE)
             self.link.call(notice, b"BLPOP", notice, b"%.3f" % max(patience, 0.001), patience=patience)
+
+    def prolong(self, job: str) -> None:
+        """Have all records of a job stay as long as if it had been opened now."""
+        for shard in range(self.shards):
+            self.link.evaluate(_PROLONG, _keys(job, shard), self._ttl)
 
     def close(self) -> None:
         """See `ControlStore`."""

@@ -7,17 +7,17 @@ to remove them, and one expiry each to be sure that they go.
 from binascii import crc32
 from collections.abc import Sequence
 
-from wukong.errors import ValueTooLarge
+from wukong.errors import StoreFull, ValueTooLarge
+from wukong.storage.address import DAY
 from wukong.storage.counters import Counters
 from wukong.storage.link import ClusterLink, Link
-from wukong.storage.resp import Buffer
+from wukong.storage.resp import Argument, Buffer
+from wukong.storage.room import SHARE
 from wukong.storage.values.base import Frame, size_of
 
 #: Bytes of the largest value a server takes (`proto-max-bulk-len`, which is also its limit for a string).
 LIMIT = 512 * 1024 * 1024
 _ANY = 1024 * 1024  # no server can be told to take less than this
-#: Seconds that values stay after the last one was put.
-DAY = 86400
 _CLUSTER_BUCKETS = 64
 
 
@@ -31,7 +31,7 @@ class RedisValueStore:
     job : str
         The job; part of every key.
     ttl : int
-        Seconds that values stay after the last one was put.
+        Seconds that values stay after the last one was put, or they were prolonged.
     limit : int
         Bytes of the largest value.
     """
@@ -49,7 +49,13 @@ class RedisValueStore:
         return self.link.counters
 
     def put(self, name: str, frame: Frame) -> None:
-        """See `ValueStore`."""
+        """See `ValueStore`.
+
+        Raises
+        ------
+        StoreFull
+            If it has no room, or none but what it needs for records.
+        """
         size, limit = size_of(frame), self._limit
         if size > _ANY:
             limit = min(limit, self.link.largest)
@@ -59,7 +65,30 @@ class RedisValueStore:
                 "make the task's result smaller, for instance with smaller chunks"
             )
         key = self._key(name)
-        self.link.pipeline(key, (b"HSET", key, name.encode(), frame), (b"EXPIRE", key, self._ttl))
+        # One transaction: whoever dies between the two would leave a key for ever.
+        commands: list[tuple[Argument, ...]] = [
+            (b"MULTI",),
+            (b"HSET", key, name.encode(), frame),
+            (b"EXPIRE", key, self._ttl),
+            (b"EXEC",),
+        ]
+        room = self.link.room(key)
+        if room is None:
+            self.link.pipeline(key, *commands)
+            return
+        if not room.fits(size):
+            room.note(self.link.call(key, b"INFO", b"memory"))
+            if not room.fits(size):
+                raise StoreFull(
+                    f"value {name} of {size} bytes would fill the store {self.link.address}: it uses {room.used} bytes "
+                    f"of {room.limit}, and what is beyond {SHARE:.0%} of them is kept for records. Give it more memory "
+                    "(`maxmemory`), or make fewer or smaller values; `wukong clean` removes what dead jobs left"
+                )
+        if room.old:
+            room.note(self.link.pipeline(key, *commands, (b"INFO", b"memory")))
+        else:
+            self.link.pipeline(key, *commands)
+            room.used += size
 
     def get(self, names: Sequence[str]) -> list[Buffer | None]:
         """See `ValueStore`. Large values come as bytearrays of their own, to be changed in place."""
@@ -77,6 +106,11 @@ class RedisValueStore:
         """See `ValueStore`."""
         for key in self._keys:
             self.link.call(key, b"UNLINK", key)
+
+    def prolong(self) -> None:
+        """Have all values stay as long as if they had been put now."""
+        for key in self._keys:
+            self.link.call(key, b"EXPIRE", key, self._ttl)
 
     def close(self) -> None:
         """See `ValueStore`."""

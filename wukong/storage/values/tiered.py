@@ -1,12 +1,14 @@
 """Several value stores as one: the cheapest tier that takes a value gets it, and the choice says why.
 
+What a tier refuses, as it is full or the value too large for it after all, goes to the next.
+
 The thresholds are not made here: `wukong.cost` knows what rides with a record, and each tier what it can take.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from wukong.errors import ValueTooLarge
+from wukong.errors import StoreFull, ValueTooLarge
 from wukong.storage.counters import Counters
 from wukong.storage.resp import Buffer
 from wukong.storage.values.base import Frame, ValueStore, size_of
@@ -75,8 +77,27 @@ class TieredValueStore:
         return Placement(tier.name, f"{nbytes} bytes > {inline}, so not with its record{passed}; within {tier.name}")
 
     def put(self, name: str, frame: Frame) -> None:
-        """See `ValueStore`."""
-        self._tier(size_of(frame)).store.put(name, frame)
+        """See `ValueStore`.
+
+        Raises
+        ------
+        StoreFull, ValueTooLarge
+            What the cheapest tier said, if no other takes it either; that they do not is in its notes.
+        """
+        first = self._tier(size_of(frame))
+        refused: StoreFull | ValueTooLarge | None = None
+        for tier in self._tiers[self._tiers.index(first) :]:
+            try:
+                tier.store.put(name, frame)
+            except (StoreFull, ValueTooLarge) as error:
+                if refused is None:
+                    refused = error
+                else:
+                    refused.add_note(f"wukong: nor was there room elsewhere: {error}")
+            else:
+                return
+        assert refused is not None, "there is a tier"
+        raise refused
 
     def get(self, names: Sequence[str]) -> list[Buffer | None]:
         """See `ValueStore`; a dearer tier is asked only for what the cheaper ones do not have."""

@@ -1,0 +1,40 @@
+"""How much memory a server has left for values, as it said last. The last tenth is kept for the records of jobs.
+
+A server that is full refuses records as well, and without those no job comes to an end. So values have to stop before.
+"""
+
+from time import monotonic
+from typing import Final
+
+#: Share of its memory that values may fill.
+SHARE: Final = 0.9
+#: Seconds for which what a server said is good enough.
+_FRESH: Final = 1.0
+
+
+class Room:
+    """The memory of one server.
+
+    Attributes
+    ----------
+    used, limit : int
+        Bytes, as far as is known; no limit is 0.
+    """
+
+    def __init__(self, info: bytes) -> None:
+        self.note(info)
+
+    def note(self, info: bytes) -> None:
+        """Take in what the server answers to ``INFO memory``; what it does not say is 0."""
+        figures = dict(line.split(b":", 1) for line in info.splitlines() if b":" in line)
+        self.used, self.limit = (int(figures.get(name, 0)) for name in (b"used_memory", b"maxmemory"))
+        self._when = monotonic()
+
+    @property
+    def old(self) -> bool:
+        """Whether it is time to ask again."""
+        return monotonic() - self._when > _FRESH
+
+    def fits(self, nbytes: int) -> bool:
+        """Whether so many bytes more leave enough for records."""
+        return not self.limit or self.used + nbytes <= SHARE * self.limit

@@ -81,7 +81,7 @@ def test_options_are_checked_before_anything_is_started():
         wukong.Client(workers=0)
     with pytest.raises(ConfigError, match="store"):
         wukong.Client(store="mysql://x")
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
     assert dask.config.get("scheduler", None) is None
 
 

@@ -1,5 +1,6 @@
 """A pack of workers: how it begins, whom it offers work, what it does when workers die, and that it leaves nothing."""
 
+import gc
 import os
 import signal
 import socket
@@ -47,6 +48,7 @@ def pack():
 
 
 def descriptors():
+    gc.collect()
     return sorted(os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if entry.exists())
 
 
@@ -169,8 +171,9 @@ def test_closing_ends_every_process_and_leaves_no_descriptor_and_no_thread():
     started.pack.close()
     started.pack.close()
     until(lambda: not any(map(is_alive, pids)))
-    assert threading.active_count() == threads
-    assert descriptors() == before
+    # What tests before this one left may go meanwhile.
+    assert threading.active_count() <= threads
+    assert not set(descriptors()) - set(before)
 
 
 def test_a_program_that_ends_without_closing_its_pack_ends_its_processes():

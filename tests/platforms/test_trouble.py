@@ -1,6 +1,7 @@
 """A pack when signals, forks and a system without room come at the worst time: nobody waits for ever."""
 
 import errno
+import gc
 import os
 import resource
 import signal
@@ -22,6 +23,7 @@ from wukong.storage.channel import Channel
 
 
 def descriptors():
+    gc.collect()
     return len(os.listdir("/proc/self/fd"))
 
 
@@ -67,7 +69,7 @@ def test_a_pack_that_has_no_room_for_its_workers_leaves_nothing():
             Pack(50)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    # What tests before this one left to the collector may go meanwhile.
+    # What tests before this one left may go meanwhile.
     assert descriptors() <= before
     assert threading.active_count() <= threads
 

@@ -93,6 +93,7 @@ class Tiny:
         self.shards = [Shard() for _ in range(shards)]
         self.stored: dict[tuple[int, int], Any] = {}
         self.now = 0.0
+        self.seconds = 1e-9  # that a task runs
         self.busy = False
         self.log: list[tuple[str, fx.Effect]] = []
         self.alive: dict[int, weakref.ref[Blob]] = {}
@@ -203,7 +204,7 @@ class Walking:
             case fx.Run(task, values):
                 value = Blob(task, job.plan.sizes[task], values)
                 job.alive[task] = weakref.ref(value)
-                return fx.Ran(value, 1e-9)
+                return fx.Ran(value, job.seconds)
             case fx.Fetch(names):
                 return [job.stored.get(name, fx.LACKING) for name in names]
             case fx.Put(frames):

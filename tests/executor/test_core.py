@@ -376,30 +376,6 @@ def test_a_value_is_freed_with_its_last_use_in_another_shard() -> None:
     assert (0, 1) not in job.stored
 
 
-def test_a_value_held_by_the_dead_is_recomputed_in_private_if_that_is_faster_than_to_write_it() -> None:
-    job = Tiny({0: (), 1: (0,), 2: (1,), 3: (2,)}, {0: SMALL, 1: LARGE, 2: LARGE})
-    job.enter("a", 0).until(runs(3)).die()
-    assert sweep(job) == [3]
-    job.enter("b", 3).end()
-    assert job.ran("b") == [1, 2, 3], "0 is in the records still, for 1 was never stored"
-    committed = [
-        o.task for ask in job.of("b", fx.Ask) if isinstance(ask.request, m.Commit) for o in ask.request.outcomes
-    ]
-    assert committed == [3]
-    assert job.of("b", fx.Put) == []
-    assert results(job) == ["3(2(1(0())))"]
-
-
-def test_who_recomputes_for_a_job_that_is_over_runs_nothing() -> None:
-    job = Tiny({0: (), 1: (0,), 2: (1,)}, {0: LARGE, 1: LARGE})
-    job.enter("a", 0).until(runs(2)).die()
-    assert sweep(job) == [2]
-    late = job.enter("b", 2).until(lambda effect: isinstance(effect, fx.Ask) and isinstance(effect.request, m.Probe))
-    job.shards[0].apply(m.Cancel(m.CANCELLED, b"by hand"), job.now)
-    late.end()
-    assert job.ran("b") == []
-
-
 def test_a_task_lost_too_often_ends_the_job_by_name() -> None:
     job = Tiny({0: (), 1: (0,)}, costs=COSTS.replace(attempts=2))
     for name in "ab":

@@ -191,6 +191,9 @@ class Lineage:
         batch, self._writing, self._fresh = self._writing, [], 0.0
         if batch:
             yield from self._settler.restore(batch)
+        for computed in batch:
+            self._records[computed.task] = self._records[computed.task]._replace(value=computed.restored().value)
+            self._gone.discard(computed.task)
 
 
 def _gone(key: Any) -> TaskLost:

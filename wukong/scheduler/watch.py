@@ -21,7 +21,7 @@ from wukong.scheduler.launch import CHUNK, Whole, cancel, open_job
 
 Known: TypeAlias = Mapping[int, tuple[int, m.Value]]
 
-#: The reason that shards give while a job is opened again whose tasks may not all run a second time.
+#: The reason that shards give while a job is opened again.
 REPAIRING: Final = b"the job is being opened again"
 
 
@@ -108,10 +108,10 @@ def repair(
 
     What the records still prove to be done, and where its value is, is committed again under the new epoch; so the
     edges are there, whichever of them was forgotten. Executors of older epochs that live on do no harm: what they
-    commit counts like that of any executor whose lease has lapsed.
+    commit counts like that of any executor whose lease has lapsed. Until the whole job is open again it is over for
+    all of them: what one does meanwhile would be known to shards of one epoch, and not to those of the other.
 
-    A task that may run only once and is needed, but may have run already, ends the job. So that nobody takes one
-    while the records are read, such a job is over for its executors until it is open again.
+    A task that may run only once and is needed, but may have run already, ends the job.
 
     Parameters
     ----------
@@ -137,21 +137,18 @@ def repair(
     TaskLost
         If a task is needed that may run only once and may have run. The job is over for its executors then.
     """
-    once = any(map(plan.once, plan.tasks))
-    if once:
-        yield from cancel(session.shards, m.FAILED, REPAIRING)
+    yield from cancel(session.shards, m.FAILED, REPAIRING)
     seen = yield from _look_up(plan, session, frozenset(without))
     known, wanted = seen.known, _wanted(plan, seen.known)
-    if once:
-        everywhere = range(session.shards)
-        for task in _may_have_run(plan, session, seen, everywhere if forgot is None else {*forgot(), *seen.gone}):
-            if task in wanted:
-                raise TaskLost(
-                    f"task {plan.key(task)!r} may run only once, and it may have run before the store lost data: its "
-                    "value is nowhere. Find out whether it has, and start it again if not."
-                )
-            # It is not needed now, but must not run when it is.
-            known[task] = seen.begun.get(task, 1), m.Value(m.STORED, 0)
+    everywhere = range(session.shards)
+    for task in _may_have_run(plan, session, seen, everywhere if forgot is None else {*forgot(), *seen.gone}):
+        if task in wanted:
+            raise TaskLost(
+                f"task {plan.key(task)!r} may run only once, and it may have run before the store lost data: its "
+                "value is nowhere. Find out whether it has, and start it again if not."
+            )
+        # It is not needed now, but must not run when it is.
+        known[task] = seen.begun.get(task, 1), m.Value(m.STORED, 0)
     ready = yield from open_job(plan, session, epoch, wanted)
     ready += yield from _commit(plan, session, known, wanted)
     if m.CLIENT in ready:

@@ -1,13 +1,15 @@
 """The client of a simulated job: it launches, watches, repairs, collects and releases, with the steps of live clients.
 
-A client that comes back has nothing but the job's name. What it needs to know besides is a note of a few bytes, kept
-where the plan is: the epoch that was opened last, and of which generation the stores were then. A note that was begun
-and not finished says that the job has to be opened again.
+A client that comes back, or attaches, has nothing but the job's name. What it needs to know besides is a note of a few
+bytes, kept where the plan is: the epoch that was opened last, by whom and when, and of which generation the stores were
+then. A note that was begun and not finished says that the job has to be opened again, unless somebody is at it. Who
+has the end of the job says so in the note before it releases the job; whoever finds that releases it once more.
 """
 
 from collections.abc import Collection, Generator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from wukong.errors import TaskLost
 from wukong.executor import effects as fx
 from wukong.executor.session import Ended, Session, Steps
 from wukong.protocol import messages as m
@@ -23,14 +25,26 @@ POLL = 1.0
 
 
 class Note(NamedTuple):
-    """What is written down of a job: its epoch, and the generations of its stores, None while it is being opened."""
+    """What is written down of a job. It changes as a whole.
+
+    Attributes
+    ----------
+    epoch : int
+        The last that somebody began to open.
+    generations : tuple of int, or None
+        Of its stores before that; None while it is being opened.
+    by, since : str, float
+        Who opens it, and since when.
+    """
 
     epoch: int
     generations: tuple[int, ...] | None
+    by: str
+    since: float
 
 
 class End(NamedTuple):
-    """How a job ended: `RUNNING` with results, `FAILED` or `CANCELLED` with a reason."""
+    """How a job ended: `RUNNING` with results, `FAILED` or `CANCELLED` with a reason; `GONE`: another client knows."""
 
     status: int
     reason: bytes = b""
@@ -46,25 +60,28 @@ class Client:
         Where it lives.
     name : str
         Of this life; another has another.
+    line : int
+        Which of the clients it is, in any life.
     """
 
-    def __init__(self, world: "World", name: str) -> None:
+    def __init__(self, world: "World", name: str, line: int) -> None:
         self._world = world
         self._name = name
+        self._line = line
         self._shards = len(world.records.shards)
         self._sessions = 0
         self._session = self._new_session()
         self._next_look = 0.0
+        self._taken: float | None = None  # since when somebody else seems to have the results
 
     def live(self) -> Steps:
         """See the job through to its end, and tell the world which it was."""
         world = self._world
         if world.note is None:
-            generations = tuple(world.records.generations)
-            world.note = Note(0, None)
+            generations = self._begin(0)
             try:
                 yield from launch.launch(world.plan, self._session, world.costs)
-                world.note = Note(0, generations)
+                self._opened(0, generations)
             except Ended:
                 pass  # a shard failed over meanwhile: to be opened again
             self._next_look = world.now + LOOK
@@ -75,15 +92,20 @@ class Client:
             except Ended:
                 # Something came between two requests: a fail-over, or the end of the job. The next round sees which.
                 yield fx.Pause(POLL / 10)
-        world.ending = True
+            except TaskLost:
+                end = None if world.over else End(m.FAILED, b"TaskLost")
+        world.over = True
+        world.deliver(end)
         yield from launch.release(self._session)
-        world.close(end)
+        world.close()
 
     def _go_on(self) -> Generator[fx.Effect, Any, End | None]:
         """Do what there is to do once; return the end if it is there."""
         world = self._world
         assert world.note is not None
-        if world.cancelled:
+        if world.over:
+            return End(m.GONE)
+        if world.cancelled == self._line:
             yield from launch.cancel(self._shards, m.CANCELLED, b"cancelled by the user")
             return End(m.CANCELLED, b"cancelled by the user")
         if world.note.generations != tuple(world.records.generations):
@@ -105,11 +127,15 @@ class Client:
 
     def _collect(self) -> Generator[fx.Effect, Any, End | None]:
         """Return the results, or have those computed again that are nowhere."""
-        outputs = self._world.plan.outputs
-        inputs = yield from launch.collect(self._world.plan, self._session)
+        world = self._world
+        inputs = yield from launch.collect(world.plan, self._session)
         if inputs is None:
-            # An earlier life took them; what was done then is still known.
-            yield from self._repair()
+            # Somebody else took them, and may be at it, or is dead; what was done is still known then.
+            self._taken = world.now if self._taken is None else self._taken
+            if world.now < self._taken + world.costs.lease:
+                yield fx.Pause(POLL)
+            else:
+                yield from self._repair()
             return None
         results: dict[int, Any] = {}
         for task, attempt, value in inputs:
@@ -119,31 +145,55 @@ class Client:
                 (found,) = yield fx.Fetch([(task, attempt)])
                 if found is not fx.LACKING:
                     results[task] = found
-        lacking = [task for task in outputs if task not in results]
+        lacking = [task for task in world.plan.outputs if task not in results]
         if lacking:
             yield from self._repair(lacking)
             return None
-        return End(m.RUNNING, b"", [results[task] for task in outputs])
+        return End(m.RUNNING, b"", [results[task] for task in world.plan.outputs])
 
     def _ended(self) -> Generator[fx.Effect, Any, End | None]:
         """Return how the job ended, as the first shard has it that knows; None if none does any more."""
         for shard in range(self._shards):
             reply = yield fx.Ask(shard, m.Probe())
-            if reply.status in (m.FAILED, m.CANCELLED):
+            if reply.status in (m.FAILED, m.CANCELLED) and reply.reason != watch.REPAIRING:
                 return End(reply.status, reply.reason)
         yield from self._repair()
         return None
 
     def _repair(self, without: Collection[int] = ()) -> Steps:
-        world = self._world
-        assert world.note is not None
-        epoch = world.note.epoch + 1
+        """Open the job again, unless it is over, or another client does so and may be alive."""
+        world, note = self._world, self._world.note
+        assert note is not None
+        if world.over or (
+            note.generations is None and note.by != self._name and world.now < note.since + world.costs.lease
+        ):
+            yield fx.Pause(POLL)
+            return
         self._session = self._new_session()
-        generations = tuple(world.records.generations)
-        world.note = Note(epoch, None)
+        self._taken = None
+        epoch = note.epoch + 1
+        generations = self._begin(epoch)
         world.happened["repair"] += 1
-        yield from watch.repair(world.plan, self._session, epoch, without)
-        world.note = Note(epoch, generations)
+
+        def forgot() -> list[int]:
+            world.records.witness.remind()
+            known = note.generations or ()
+            return [s for s, now in enumerate(world.records.generations) if known[s : s + 1] != (now,)]
+
+        yield from watch.repair(world.plan, self._session, epoch, without, forgot)
+        self._opened(epoch, generations)
+
+    def _begin(self, epoch: int) -> tuple[int, ...]:
+        """Note that an epoch is being opened; return of which generation the stores are."""
+        world = self._world
+        world.note = Note(epoch, None, self._name, world.now)
+        return tuple(world.records.generations)
+
+    def _opened(self, epoch: int, generations: tuple[int, ...]) -> None:
+        """Note that an epoch is open, unless somebody opens a later one."""
+        world = self._world
+        if world.note is not None and world.note.epoch == epoch:
+            world.note = world.note._replace(generations=generations)
 
     def _new_session(self) -> Session:
         self._sessions += 1

@@ -48,6 +48,12 @@ class Faults:
         Whether one of the tasks raises.
     cancel : float
         When the user cancels the job, in seconds.
+    lose : float
+        Chance, with each write to the value store and each read, that it loses a value, or all.
+    rival : int
+        How many other clients attach to the job while it runs, to watch it, collect its results and release it.
+    once : float
+        Share of the tasks that may run only once.
     """
 
     death: float = 0.0
@@ -68,6 +74,9 @@ class Faults:
     memory: int = 0
     error: int = 0
     cancel: float = 0.0
+    lose: float = 0.0
+    rival: int = 0
+    once: float = 0.0
 
     @classmethod
     def drawn(cls, random: Random, kinds: Collection[str] | None = None) -> "Faults":
@@ -103,6 +112,9 @@ class Faults:
             memory=random.choice([0, 0, 0, 1, 4]) if random.random() < 0.95 else -1,
             error=random.random() < 0.05,
             cancel=random.choice([0.05, 0.5, 5.0]) * random.random() if random.random() < 0.07 else 0.0,
+            lose=chance(0.1),
+            rival=random.choice([0, 0, 0, 1]),
+            once=random.choice([0.1, 0.5]) if random.random() < 0.15 else 0.0,
         )
         if random.random() < 1 / 3:
             drawn = drawn.without(*DEADLY)
@@ -111,7 +123,7 @@ class Faults:
     @classmethod
     def full(cls) -> "Faults":
         """Return all kinds of fault at once that a job can get over, as strong as they are ever drawn."""
-        return cls(0.03, 0.05, 0.3, 0.1, 0.5, 0.3, 0.3, 0.3, 0.3, 3, 1.0, 0.03, 2, 0.1, 10.0, 4)
+        return cls(0.03, 0.05, 0.3, 0.1, 0.5, 0.3, 0.3, 0.3, 0.3, 3, 1.0, 0.03, 2, 0.1, 10.0, 4, lose=0.1, rival=1)
 
     def without(self, *kinds: str) -> "Faults":
         """Return the same faults but for these kinds."""
@@ -125,7 +137,7 @@ class Faults:
 #: Every kind of fault.
 KINDS = tuple(field.name for field in fields(Faults))
 #: Kinds after which a task may have a second attempt.
-DEADLY = ("death", "stall", "forget", "skew", "client", "straggler", "limit", "memory")
+DEADLY = ("death", "stall", "forget", "skew", "client", "straggler", "limit", "memory", "lose", "rival")
 #: The others: whatever happens of these, every task runs once.
 HARMLESS = tuple(kind for kind in KINDS if kind not in DEADLY)
 

@@ -39,6 +39,8 @@ class RandomSchedule:
         extra = [task for task in self.tasks if self._below(task) and random.random() < 0.1]
         self.outputs = sinks + extra
         self._outputs = set(self.outputs)
+        #: Tasks that may run only once.
+        self.only_once: set[int] = set()
         self.leaves = [task for task in self.tasks if not self.inputs(task)]
         self._height = [0] * size
         for i in reversed(range(size)):
@@ -79,8 +81,8 @@ class RandomSchedule:
     def is_output(self, task: int) -> bool:
         return task in self._outputs
 
-    def once(self, task: int) -> bool:  # noqa: ARG002
-        return False
+    def once(self, task: int) -> bool:
+        return task in self.only_once
 
     def run(self, task: int, values: Mapping[int, int]) -> int:
         """Compute the value of `task` from those of its inputs."""

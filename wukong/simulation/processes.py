@@ -23,7 +23,19 @@ LEASE = 5.0
 #: Seconds until a job without faults has to be at its end, and how many more a fault may cost: a stall of three leases,
 #: a clock that is three behind, a lease to lapse and two looks make 40. Some cost less.
 BOUND, PER_FAULT = 100.0, 60.0
-CHEAP = {"echo": 0, "twice": 0, "reply": 1, "notice": 1, "throttle": 2, "cold": 3, "never": 10, "late": 10, "skew": 10}
+CHEAP = {
+    "echo": 0,
+    "twice": 0,
+    "reply": 1,
+    "notice": 1,
+    "throttle": 2,
+    "cold": 3,
+    "never": 10,
+    "late": 10,
+    "skew": 10,
+    "lose": 20,
+    "once": 0,
+}
 
 
 class Process:
@@ -200,7 +212,7 @@ class Processes(ABC):
             return
         answer = self._carry_out(effect, process)
         if kind is fx.Ask:
-            if self._may_echo(effect) and self._falls("echo", process, effect):  # type: ignore[arg-type]
+            if self._falls("echo", process, effect):
                 after = self._fate.choice([0.01, 1.0, 10.0])
                 self._at(after, lambda: self._apply(effect, process, echo=True))  # type: ignore[arg-type]
             if again < 5 and self._falls("reply", process, effect):
@@ -210,12 +222,6 @@ class Processes(ABC):
             self._die(process)
             return
         self._resume(process, answer)
-
-    @staticmethod
-    def _may_echo(effect: fx.Ask) -> bool:
-        """Whether a copy may come late. That of an opening would open the job again, for its TTL to end."""
-        request = effect.request
-        return not (type(request) is m.Arrive and request.outcomes[0].task == m.CLIENT)
 
     def _die(self, process: Process) -> None:
         process.dead = True

@@ -1,5 +1,6 @@
 """The shards of a simulated job: stores that forget, and clocks that jump."""
 
+import math
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from wukong.protocol.sharding import home
 from wukong.simulation.graphs import RandomSchedule
 from wukong.simulation.witness import Witness
 
+#: Seconds after which the records of a shard end that was not opened or swept since.
+TTL = 86_400.0
+
 
 @dataclass
 class FailOver:
@@ -23,6 +27,7 @@ class FailOver:
     shard: int
     empty: bool
     known: Any = None
+    expires: float = math.inf
 
 
 class Records:
@@ -45,6 +50,8 @@ class Records:
     ----------
     generations : list of int
         How often each shard has failed over.
+    revived : bool
+        Whether a shard knows a job again that was released: it has forgotten that, or a copy of the opening came.
     """
 
     def __init__(self, plan: RandomSchedule, shards: list[Shard], fate: Random, forget: int, calm: bool) -> None:
@@ -52,9 +59,11 @@ class Records:
         self.generations = [0] * len(shards)
         self._plan = plan
         self._fate = fate
+        self.revived = False
+        self._expires = [math.inf] * len(shards)
         self._clocks = [0.0] * len(shards)
         self._requests = 0
-        self._witness = Witness(plan, len(shards), calm)
+        self.witness = Witness(plan, len(shards), calm)
         self._fail_overs = [self._drawn() for _ in range(forget)]
 
     def _drawn(self) -> FailOver:
@@ -64,7 +73,14 @@ class Records:
 
     def apply(self, number: int, request: m.Request, now: float, name: str, echo: bool) -> m.Reply:
         """Carry out a request of the process `name`, by the clock of the shard."""
-        return self._witness.apply(number, self.shards[number], request, now + self._clocks[number], name, echo)
+        shard = self.shards[number]
+        closed = not shard.open
+        reply = self.witness.apply(number, shard, request, now + self._clocks[number], name, echo)
+        if closed and shard.open and echo:
+            self.revived = True
+        if (closed and shard.open) or type(request) is m.Sweep:
+            self._expires[number] = now + TTL
+        return reply
 
     def home(self, task: int) -> Shard:
         """Return the shard where a task's record is."""
@@ -83,28 +99,33 @@ class Records:
         offset = self._clocks[number] + self._fate.uniform(-by, by)
         self._clocks[number] = min(max(offset, -at_most), at_most)
 
-    def fail_over(self, ending: bool, note: Callable[[int], object]) -> None:
-        """With this request, copy shards and restore them, as was drawn; call `note` with the shard before it forgets.
-
-        A shard that forgot its release would keep its records until their TTL ends: nothing is forgotten any more when
-        the job is `ending`.
-        """
+    def fail_over(self, note: Callable[[int], object]) -> None:
+        """With this request, copy and restore shards, as was drawn; call `note` with the shard before it forgets."""
         self._requests += 1
         for plan in list(self._fail_overs):
             shard = self.shards[plan.shard]
             if self._requests >= plan.then:
                 self._fail_overs.remove(plan)
-                if not ending:
-                    note(plan.shard)
-                    self.restore(shard, None if plan.empty else plan.known)
-                    self.generations[plan.shard] += 1
-                    self._witness.forget(plan.shard, shard)
+                note(plan.shard)
+                closed = not shard.open
+                self.restore(shard, None if plan.empty else plan.known)
+                self.revived |= closed and shard.open
+                self._expires[plan.shard] = plan.expires
+                self.generations[plan.shard] += 1
+                self.witness.forget(plan.shard, shard)
+                self.witness.forgive(plan.shard)
             elif self._requests >= plan.first and plan.known is None:
-                plan.known = self.snapshot(shard)
+                plan.known, plan.expires = self.snapshot(shard), self._expires[plan.shard]
 
     def left(self) -> bool:
         """Whether there are records."""
         return any(shard.open or shard.done or shard.active or shard.values for shard in self.shards)
+
+    def endless(self) -> bool:
+        """Whether there are records that will not go by themselves."""
+        return any(
+            shard.open and expires == math.inf for shard, expires in zip(self.shards, self._expires, strict=True)
+        )
 
     @staticmethod
     def snapshot(shard: Shard) -> Any:

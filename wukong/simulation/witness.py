@@ -4,9 +4,13 @@
   forget before it opens the job again, is forgotten here as well.
 - No task is given to anybody before all its inputs have been committed, nor to an executor whose lease is over.
 - A value is held only by who asked to.
+- Where only a value is told of, no task becomes done, and none settled.
 - Where nobody dies, stalls or forgets, no task has a second attempt and nobody lapses.
+- A task that may run only once runs once for each time it was given away to be run, and that is a second time only if
+  its shard has forgotten something since, and the client has not opened the job again, knowing that.
 """
 
+from collections import Counter
 from typing import Any
 
 from wukong.protocol import messages as m
@@ -38,15 +42,29 @@ class Witness:
         self._plan = plan
         self._shards = shards
         self._calm = calm
+        self._epochs = [-1] * shards
         self._committed: set[int] = set()
         self._granted: dict[tuple[int, int], str] = {}
+        # Of tasks that may run only once: to whom each was given last, how often it may run where, and of which nobody
+        # can know yet that they were given away.
+        self._given: dict[int, tuple[int, str]] = {}
+        self._may_run: Counter[tuple[int, str]] = Counter()
+        self._forgiven: set[int] = set()
 
     def apply(self, number: int, shard: Shard, request: m.Request, now: float, name: str, echo: bool) -> m.Reply:
         """Carry out a request of `name` and check what came of it; of an echo nobody hears the answer."""
         before = dict(shard.active)
+        closed = not shard.open
+        alone = [o.task for o in request.outcomes if o.settled is None] if isinstance(request, m.Commit) else []
+        undone = [task for task in alone if task not in shard.done]
         reply = shard.apply(request, now)
+        for task in alone:
+            if before.get(task) != shard.active.get(task) or (task in undone and task in shard.done):
+                raise Violation(f"what was told of task {task} is its value alone, and changed more")
         self._check_records(shard, before, now)
         kind = type(request)
+        if kind is m.Arrive and request.outcomes[0].task == m.CLIENT and reply.status == m.RUNNING:  # type: ignore[union-attr]
+            self._open(number, shard, request.outcomes[0].attempt)  # type: ignore[union-attr]
         if kind is m.Release and request.everything:  # type: ignore[union-attr]
             if not shard.open:
                 self.forget(number, shard)
@@ -56,7 +74,8 @@ class Witness:
             if self._calm and reply.body[0]:
                 raise Violation(f"the owners of tasks {reply.body[0]} have lapsed though nobody died")
         elif echo:
-            pass
+            if closed:
+                self.forgive(number)  # a late copy has opened the job again after its end: nobody can know that
         elif kind is m.Claim:
             self._check_grants(reply.body, name)
         elif kind is m.Commit or kind is m.Arrive:
@@ -77,6 +96,36 @@ class Witness:
                 self.won[task] = shard.done[task]
         for pair in [pair for pair in self._granted if home(pair[0], self._shards) == number]:
             del self._granted[pair]
+
+    def _open(self, number: int, shard: Shard, epoch: int) -> None:
+        """Forget what a shard knew before it was opened again."""
+        if epoch > self._epochs[number]:
+            self._epochs[number] = epoch
+            self.forget(number, shard)
+
+    def forgive(self, number: int) -> None:
+        """Let what may run only once, and is at home in a shard, be given away again: it may have forgotten that."""
+        self._forgiven.update(task for task in self._plan.only_once if home(task, self._shards) == number)
+
+    def remind(self) -> None:
+        """Forgive nothing any more: the client knows what was forgotten."""
+        self._forgiven.clear()
+
+    def run(self, task: int, name: str) -> None:
+        """Note that a task runs."""
+        if self._plan.once(task):
+            self._may_run[task, name] -= 1
+            if self._may_run[task, name] < 0:
+                raise Violation(f"task {task} may run only once, and {name} runs it again")
+
+    def _give_once(self, grant: m.Grant, name: str) -> None:
+        task, given = grant.task, (grant.attempt, name)
+        if m.tries(grant.attempt) > 1 or self._given.get(task) == given:
+            return
+        if task in self._given and task not in self._forgiven:
+            raise Violation(f"task {task} may run only once, and is given to {name} after {self._given[task][1]}")
+        self._given[task] = given
+        self._may_run[task, name] += 1
 
     def _commit(self, outcome: m.Outcome) -> None:
         winner = self.won.setdefault(outcome.task, outcome.attempt)
@@ -105,6 +154,8 @@ class Witness:
                 raise Violation(f"task {grant.task} was given away before its inputs {early} were committed")
             if self._calm and grant.attempt > 1:
                 raise Violation(f"task {grant.task} is to run a second time though nobody died")
+            if self._plan.once(grant.task):
+                self._give_once(grant, name)
             owner = self._granted.setdefault((grant.task, grant.attempt), name)
             if owner != name:
                 raise Violation(f"attempt {grant.attempt} of task {grant.task} was given to {owner} and to {name}")

@@ -4,14 +4,8 @@ The executors are the real core, the client follows the real steps of launch, wa
 at which a process may be late, die, or be told twice. The clock jumps from event to event, and everything that happens
 is decided by the seed, so a failing seed replays exactly.
 
-Besides what `wukong.simulation.witness` sees with every request, this must hold of every run:
-
-- the client gets the right results, or learns how else the job ended: the error of the task that raises, `TaskLost` of
-  one that always kills its executor, or that it was cancelled;
-- that happens within 100 s of virtual time and up to 60 s more for each fault so far (`PER_FAULT`, `CHEAP`);
-- where nobody dies, nothing is computed twice, whatever the network does;
-- a value that a record names as stored is there, unless a shard forgot that it was used up;
-- after release nothing is left in the records, nor in the value store but what executors had written that died then.
+What must hold of every run is checked by `wukong.simulation.witness` with every request, and by
+`wukong.simulation.verdict` at the end.
 """
 
 from collections.abc import Callable
@@ -34,6 +28,7 @@ from wukong.simulation.faults import DEADLY, Dice, Faults
 from wukong.simulation.graphs import RandomSchedule
 from wukong.simulation.processes import BOUND, LEASE, PER_FAULT, Process, Processes
 from wukong.simulation.records import Records
+from wukong.simulation.verdict import check_end
 from wukong.simulation.witness import Violation
 
 __all__ = ["BOUND", "COSTS", "LEASE", "PER_FAULT", "Violation", "World"]
@@ -42,6 +37,8 @@ __all__ = ["BOUND", "COSTS", "LEASE", "PER_FAULT", "Violation", "World"]
 COSTS = Costs(1e-3, 1e9, 5e-3, lease=LEASE, attempts=1000)
 #: How often a task that always kills its executor may do so.
 ATTEMPTS = 6
+#: How often the value store loses something at most: if it did for ever, no job could end.
+LOSSES = 10
 
 
 class TaskRaised(Exception):  # noqa: N818 - what a task raises in a simulated run
@@ -77,7 +74,13 @@ class World(Processes):
     took : float
         Seconds until the last output was settled.
     end : End
-        How the job ended.
+        How the job ended, as the first client was told that did not hear of another.
+    ends : list of End
+        What clients were told.
+    over : bool
+        Whether the note of the job says that somebody has its end.
+    calm : bool
+        Whether nothing happens for which a task may run twice.
     """
 
     #: Keeps the records.
@@ -105,20 +108,25 @@ class World(Processes):
         self.took = 0.0
         self.note: Note | None = None
         self.end: End | None = None
-        self.ending = self.cancelled = False
+        self.ends: list[End] = []
+        self.over = False
+        self.cancelled: int | None = None  # which client was asked to
         self._executor = executor
         self._entries = 0
         self._lives = 0
-        self._client: Process | None = None
-        self._calm = not any(getattr(faults, kind) for kind in DEADLY)
-        self.records = self.keeps(plan, shards, fate, faults.forget, self._calm)
+        self._clients: dict[int, Process] = {}
+        self.calm = not any(getattr(faults, kind) for kind in DEADLY)
+        self.records = self.keeps(plan, shards, fate, faults.forget, self.calm)
         self._estimates = Estimates(1e-3)
-        self._wrote: dict[tuple[int, int], Process] = {}
+        self.wrote: dict[tuple[int, int], Process] = {}
         self._runs: dict[int, float] = {}
         self._late: set[int] = set()
         self._killer, self._kills_left = fate.choice(plan.tasks), faults.memory
         self._told = fate.random() < 0.5  # whether the client hears of deaths at once
-        self._raiser = fate.choice(plan.tasks) if faults.error else None
+        self.raiser = fate.choice(plan.tasks) if faults.error else None
+        if faults.once:
+            dice = Dice.of(seed, "once")
+            plan.only_once.update(task for task in plan.tasks if dice.random() < faults.once)
 
     def run(self) -> "World":
         """Run the job to its end.
@@ -129,10 +137,10 @@ class World(Processes):
             If something that must hold did not.
         """
         try:
-            self._enter_client()
+            self._enter_client(0)
             self._plan_ends()
             self._go()
-            self._check_end()
+            check_end(self)
         except Exception as error:
             trace = "\n  ".join(f"{now:.4f} {name}: {what}" for now, name, what in self.trace[-40:])
             raise Violation(f"seed {self.seed}: {error!r}\n  {trace}") from error
@@ -181,18 +189,23 @@ class World(Processes):
             case fx.Ask():
                 return self._apply(effect, process)
             case fx.Run(task, values):
+                self.records.witness.run(task, process.name)
+                if self.plan.once(task):
+                    self._note("once", process, effect)
                 self._runs.pop(task, None)
                 self._late.discard(task)
-                if task == self._raiser:
+                if task == self.raiser:
                     self._note("error", process, effect)
                     return fx.Raised(TaskRaised(f"task {task}"))
                 return fx.Ran(self.plan.run(task, values), self.plan.seconds(task))
             case fx.Fetch(names):
+                self._lose(process, effect)
                 return [self._read(task, attempt) for task, attempt in names]
             case fx.Put(frames):
                 for task, attempt, body in frames:
                     self.stored[task, attempt] = body
-                    self._wrote[task, attempt] = process
+                    self.wrote[task, attempt] = process
+                self._lose(process, effect)
             case fx.Drop(names):
                 for pair in names:
                     self.stored.pop(pair, None)
@@ -211,7 +224,7 @@ class World(Processes):
     def _apply(self, effect: fx.Ask, process: Process, echo: bool = False) -> m.Reply:
         number, request = effect.shard, effect.request
         if self.faults.forget:
-            self.records.fail_over(self.ending, self._note_fail_over)
+            self.records.fail_over(self._note_fail_over)
         if self._falls("skew", process, effect):
             self.records.jump(number, 2 * LEASE, 3 * LEASE)
         return self.records.apply(number, request, self.now, process.name, echo)
@@ -225,15 +238,29 @@ class World(Processes):
 
     def _fail(self, error: BaseException) -> None:
         """End the job, from where it failed: whoever does so may die before every shard knows."""
-        expected = isinstance(error, TaskRaised) or (isinstance(error, TaskLost) and self.faults.memory < 0)
+        expected = isinstance(error, TaskRaised) or (isinstance(error, TaskLost) and self.may_lose_tasks())
         if not expected:
             raise Violation(f"a task failed: {error!r}")
         steps = launch.cancel(len(self.records.shards), m.FAILED, type(error).__name__.encode())
         self._start(Process(f"failure of e{self._entries}", "", steps, self.now))
 
+    def may_lose_tasks(self) -> bool:
+        """Whether the job may end with `TaskLost`: a task always kills, or may run only once, and that was in vain."""
+        once = bool(self.plan.only_once) and any(self.happened[kind] for kind in DEADLY)
+        return once or self.faults.memory < 0
+
+    def _lose(self, process: Process, effect: fx.Effect) -> None:
+        """Let the value store lose something, as the seed has it."""
+        if self.stored and self.happened["lose"] < LOSSES and self._falls("lose", process, effect):
+            if self._fate.random() < 0.3:
+                self.stored.clear()
+            else:
+                del self.stored[self._fate.choice(list(self.stored))]
+
     def _read(self, task: int, attempt: int) -> Any:
         value = self.stored.get((task, attempt), fx.LACKING)
-        if value is fx.LACKING and not self.ending and not self.happened["forget"] and not self.happened["repair"]:
+        excused = self.over or any(self.happened[kind] for kind in ("forget", "repair", "lose"))
+        if value is fx.LACKING and not excused:
             shard = self.records.home(task)
             if task in shard.values and task in shard.done:
                 raise Violation(f"the value of task {task}, attempt {attempt}, is lacking")
@@ -293,67 +320,56 @@ class World(Processes):
         self._late.update(late)
         return late
 
-    def close(self, end: End) -> None:
-        """Take the end of the job from its client, whose last deed is to clear the value store."""
-        self.end = end
+    def deliver(self, end: End) -> None:
+        """Take the end of the job from a client."""
+        self.ends.append(end)
+        if self.end is None and end.status != m.GONE:
+            self.end = end
+
+    def close(self) -> None:
+        """Clear the value store: the last deed of a client."""
         self.stored.clear()
 
-    def _enter_client(self) -> None:
+    def _enter_client(self, line: int) -> None:
         self._lives += 1
         name = f"client{self._lives}"
-        self._client = Process(name, "", Client(self, name).live(), self.now, mortal=False)
-        self._start(self._client)
+        client = self._clients[line] = Process(name, "", Client(self, name, line).live(), self.now, mortal=False)
+        self._start(client)
 
     def _notify(self) -> None:
-        """Wake the client if it waits, unless the notice is lost: then it looks for itself."""
-        client = self._client
-        if client is None or client.dead or self._falls("notice"):
-            return
-        step = client.step
-        if client.pausing:
-            self._at(0.001, lambda: self._resume(client, True) if client.step == step else None)
+        """Wake the clients that wait, unless the notice is lost: then they look for themselves."""
+        for client in self._clients.values():
+            if client.pausing and not client.dead and not self._falls("notice"):
+                self._at(0.001, partial(self._wake, client, client.step))
+
+    def _wake(self, client: Process, step: int) -> None:
+        if client.step == step:
+            self._resume(client, True)
 
     # --- what is decided beforehand ---------------------------------------------------------------------------------
 
     def _plan_ends(self) -> None:
-        """Say when the client dies, and when the user cancels."""
+        """Say when others attach, when clients die, and when the user cancels."""
+        for line in range(1, 1 + self.faults.rival):
+            self._at(self._fate.choice([0.02, 0.2, 2.0]) * self._fate.random(), partial(self._attach, line))
         for _ in range(self.faults.client):
             self._at(self._fate.choice([0.02, 0.2, 2.0]) * self._fate.random(), self._kill_client)
         if self.faults.cancel:
             self._at(self.faults.cancel, self._cancel)
 
+    def _attach(self, line: int) -> None:
+        self._note("rival")
+        self._enter_client(line)
+
     def _kill_client(self) -> None:
-        client = self._client
-        if self.end is None and client is not None and not client.dead:
+        line = self._fate.choice(list(self._clients))
+        client = self._clients[line]
+        if not client.over and not client.dead:
             self._note("client", client)
             client.dead = True
-            self._at(self._fate.choice([0.1, 3.0, 20.0]), self._enter_client)
+            self._at(self._fate.choice([0.1, 3.0, 20.0]), partial(self._enter_client, line))
 
     def _cancel(self) -> None:
         if self.end is None:
             self._note("cancel")
-            self.cancelled = True
-
-    # --- the end ----------------------------------------------------------------------------------------------------
-
-    def _check_end(self) -> None:
-        end = self.end
-        if end is None:
-            raise Violation("nobody knows how the job ended")
-        if self._calm and end.status == m.RUNNING and (self.tally.recomputed or self.tally.lost):
-            raise Violation("something was computed twice though nobody died")
-        if end.status == m.RUNNING:
-            if self._raiser is not None or self.faults.memory < 0:
-                raise Violation("the job has results, though one of its tasks cannot be done")
-            if end.results != self.plan.results():
-                raise Violation(f"wrong results: {end.results}, not {self.plan.results()}")
-        elif end.status == m.CANCELLED:
-            if not self.cancelled:
-                raise Violation("the job was cancelled, but nobody asked for that")
-        elif end.reason not in ((self._raiser is not None and b"TaskRaised"), (self.faults.memory < 0 and b"TaskLost")):
-            raise Violation(f"the job failed: {end.reason!r}")
-        if self.records.left():
-            raise Violation("records are left after release")
-        left = [name for name in self.stored if not self._wrote[name].dead]
-        if left:
-            raise Violation(f"values are left after release: {left}")
+            self.cancelled = self._fate.choice(list(self._clients))

@@ -60,6 +60,11 @@ def test_a_connection_may_be_cut_at_any_request() -> None:
         assert row.errors == 0, row
 
 
+def test_connections_with_tls_may_be_cut_delayed_and_half_closed_at_any_time() -> None:
+    for row in stores.encrypted(1, 3):
+        assert (row.right, row.wrong, row.hangs, row.leftovers) == (1, 0, 0, 0), row
+
+
 # --- restarts ---------------------------------------------------------------------------------------------------------
 
 
@@ -129,6 +134,12 @@ def test_a_job_that_stalls_though_its_store_forgot_nothing_is_not_opened_again(
     monkeypatch.setattr(threads.Crew, "work", lambda *_: (_ for _ in ()).throw(keeping.JobStalled("no reason")))
     with pytest.raises(keeping.JobStalled, match="no reason"):
         get(server, {"a": (int, "1"), "b": (abs, "a")}, "b")
+
+
+def test_a_primary_that_falls_silent_may_go_on_after_its_replica_took_over() -> None:
+    for row in stores.partition(1):
+        holds(row)
+        assert row.right == 1, row
 
 
 def test_a_server_that_does_not_come_back_is_an_error_that_says_how_long_it_was_waited_for(server: Server) -> None:

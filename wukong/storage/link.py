@@ -348,9 +348,9 @@ class ClusterLink(Link):
                 asking, reason = (), error
                 self._slots.pop(slot, None)
                 others = [other for other in self._nodes if other != node]
+                self._nodes = [*others, node]
                 if not others or isinstance(error.__cause__, TimeoutError):
                     raise
-                self._nodes = [*others, node]
                 node = others[attempt % len(others)]
         raise StoreUnavailable(f"the cluster {self.address} did not settle on a node for slot {slot}") from reason
 

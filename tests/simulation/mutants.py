@@ -70,6 +70,24 @@ MUTANTS = {
         "if not request[at + O_HOLD] or waiter then",
         "if waiter then",
     ),
+    "a value that is written replaces a held one": Change(
+        "(known is not None and known[1].kind != m.HELD):",
+        "known is not None:",
+        "if known and known ~= HELD or not known and record[DONE] then",
+        "if known or record[DONE] then",
+    ),
+    "who has written what it held gives up its hold": Change(
+        "elif outcome.settled is None and self._holder(child, now) == nonce:",
+        "elif False:",
+        "elseif request[at + O_SETTLED] == nil and holder_of(record) == nonce then",
+        "elseif false then",
+    ),
+    "a value alone makes no task done": Change(
+        "if winner is None and outcome.settled is None:",
+        "if False:",
+        "if not winner and settled == nil then",
+        "if false then",
+    ),
     "edges of a committed task are forgotten": Change(
         "self.arrived.pop(task, None)",
         "pass",
@@ -77,10 +95,10 @@ MUTANTS = {
         "record[HOLDER] = nil",
     ),
     "a task whose edges are not all settled stays on the list": Change(
-        "        if outcome.settled:\n            self.active.pop(task, None)",
-        "        if True:\n            self.active.pop(task, None)",
-        "if request[at + O_SETTLED] then",
-        "if true then",
+        "elif outcome.settled:",
+        "elif True:",
+        "elseif settled then",
+        "elseif true then",
     ),
     "a task that was committed is not run again": Change(
         "        if winner is not None:\n            self.active[task]",
@@ -97,9 +115,7 @@ MUTANTS = {
     "a later epoch replaces an earlier one": Change(
         "if not self.open or base > self.base:", "if not self.open:", "elseif first > base then", "elseif false then"
     ),
-    "no earlier epoch is opened": Change(
-        "if base < self.base:", "if False:", "if first < base then", "if false then"
-    ),
+    "no earlier epoch is opened": Change("if base < self.base:", "if False:", "if first < base then", "if false then"),
     "a request prolongs the lease": Change(
         "executor.deadline = now + request.lease\n        if self.status",
         "executor.deadline = executor.deadline or now + request.lease\n        if self.status",

@@ -272,6 +272,100 @@ def test_a_job_is_found_again_by_its_name(tmp_path):
         client.attach(job.name)
 
 
+def inner_graph(directory):
+    dask.compute(*[delayed(note)(directory, number) for number in range(10)], store=None)
+
+
+def inner_graph_over_the_store(directory):
+    wukong.compute(*[delayed(note)(directory, number) for number in range(10)], store="embedded", granules="threads")
+
+
+def inner_calls(directory):
+    client = wukong.get_client()
+    client.gather([client.submit(note, directory, number) for number in range(10)])
+
+
+def inner_job(directory):
+    wukong.get_client().compute([delayed(note)(directory, number) for number in range(10)])[-1].result()
+
+
+@pytest.mark.parametrize("inner", [inner_graph, inner_graph_over_the_store, inner_calls, inner_job])
+@pytest.mark.parametrize("granules", ["threads", "processes"])
+def test_what_a_task_computes_or_submits_ends_with_its_job(granules, inner, tmp_path):
+    with wukong.Client(workers=2, granules=granules) as client:
+        future = client.compute(delayed(inner)(tmp_path))
+        until(lambda: begun(tmp_path))
+        client.cancel(future)
+        time.sleep(0.1)
+        (tmp_path / "open").touch()
+        again = client.compute([delayed(os.getpid)() for _ in range(10)])
+        wukong.wait(again, 30)
+        nothing_is_left()
+    assert begun(tmp_path) <= 4
+
+
+def fails(directory):
+    until(lambda: begun(directory) == 2)
+    raise ArithmeticError("of a task")
+
+
+WHERE = [("threads", None), ("processes", None), ("threads", "embedded"), ("processes", "embedded")]
+
+
+@pytest.mark.parametrize("cause", ["cancel", "ctrl-c", "error", "budget", "close"])
+@pytest.mark.parametrize("where", WHERE, ids=lambda where: "-".join(filter(None, where)))
+def test_whatever_ends_a_job_is_seen_before_the_next_task_and_it_is_told_what_may_still_run(where, cause, tmp_path):
+    granules, store = where
+    client = wukong.Client(workers=3, granules=granules, store=store)
+    tasks = [delayed(note)(tmp_path, number) for number in range(2)]
+    # They begin when one of the first is through, and need nothing but that.
+    tasks += [delayed(note)(tmp_path, 10 + number, tasks[number % 2]) for number in range(20)]
+    if cause == "error":
+        tasks.append(delayed(fails)(tmp_path))
+    error = None
+    # The workers are there, or the budget may be spent before anything has begun.
+    assert client.gather(client.compute([delayed(abs)(-n) for n in range(6)])) == list(range(6))
+    try:
+        if cause == "ctrl-c":
+            stop = threading.Thread(target=lambda: (until(lambda: begun(tmp_path) >= 2), interrupt_main()))
+            stop.start()
+            with pytest.raises(KeyboardInterrupt) as raised:
+                dask.compute(*tasks)
+            error = raised.value
+            stop.join(30)
+            # A task in this very thread was interrupted.
+            allowed = {1, 2}
+        else:
+            futures = client.compute(tasks, **({"budget": 2.0} if cause == "budget" else {}))
+            if cause != "budget":
+                until(lambda: begun(tmp_path) >= 2)
+            allowed = {1, 2} if cause == "budget" else {2}
+            if cause == "cancel":
+                left = client.cancel(futures)
+            elif cause == "close":
+                left = client.close()
+                allowed = {2} if granules == "threads" else {0}
+            else:
+                error = futures[-1].exception(30)
+                assert isinstance(error, ArithmeticError if cause == "error" else BudgetSpent)
+        if error is None:
+            assert len(left) in allowed
+        else:
+            (told,) = [text for text in error.__notes__ if "may still run" in text]
+            assert told.count(" in thread ") + told.count(" in worker process ") in allowed
+        (tmp_path / "open").touch()
+        nothing_is_left()
+        if cause != "close":
+            assert client.gather(client.compute([delayed(abs)(-n) for n in range(6)])) == list(range(6))
+        assert names(tmp_path) <= {"0", "1"}
+    finally:
+        client.close()
+
+
+def interrupt_main():
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+
 def work(seed, number, *inputs):
     chance = Random(seed * 1000 + number)
     time.sleep(chance.choice([0, 0, 0.001, 0.003]))

@@ -19,7 +19,7 @@ from wukong.futures import Future
 from wukong.platforms.local.admission import Admission
 from wukong.platforms.local.packs import in_worker
 from wukong.platforms.local.processors import workers_here
-from wukong.scheduler.course import Course, present
+from wukong.scheduler.course import Course, Running, may_still_run, present
 from wukong.scheduler.dask.collections import (
     finalised,
     futures_read,
@@ -288,15 +288,26 @@ class Client(Submitting):
         return bool(self._engine.closed)
 
     def close(self) -> Any:
-        """Cancel what has not begun, and let go of threads and workers."""
+        """Cancel what has not begun, and let go of threads and workers. What runs in processes ends with them.
+
+        Returns
+        -------
+        list of Running
+            What may still run in threads, as `cancel` tells it; also in the log of ``wukong``, at ``INFO``.
+        """
         if self.asynchronous:
             return _in_thread(self._close)
         return self._close()
 
-    def _close(self) -> None:
+    def _close(self) -> list[Running]:
         self._finalizer.detach()
-        self._engine.close()
+        left = self._engine.close()
         current.leave(self)
+        if left:
+            from logging import getLogger
+
+            getLogger("wukong").info("a client was closed: %s", may_still_run(left))
+        return left
 
     def __enter__(self) -> Self:
         self._engine.check()

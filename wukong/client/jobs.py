@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from wukong.client.functions import get, last_run
 from wukong.errors import AttachUnsupported, ConfigError
 from wukong.ids import new_job
-from wukong.scheduler.course import Course, Running, cancelled
+from wukong.scheduler.course import Course, Running, cancelled, present
 from wukong.scheduler.dask.collections import futures_read
 from wukong.scheduler.dask.nodes import dependencies, evaluate
 from wukong.scheduler.dask.retries import with_retries
@@ -46,16 +46,23 @@ def submit_job(
     """
     read = futures_read(graph, keys, engine.calls) if engine.calls else {}
     wanted = list(dict.fromkeys(keys))
-    course = Course(job=new_job())
+    course = Course(present.get(), new_job())
     options = {**options, "packs": engine.processes.find, "admission": engine.admission, "course": course}
     args = graph, wanted, options, retries, ran, read
     inputs = tuple(read.values())
     job = Job(engine, course.job, work, args, inputs=inputs, priority=priority, context=copy_context())
     job.course = course
+    course.tell(partial(_ended, weakref.ref(job)))
     parts = {key: Call(engine, key, None, inputs=(job,), part=index) for index, key in enumerate(wanted)}
     engine.submit([job], engine.jobs, Turn())
     engine.submit(parts.values(), SELECT)
     return parts
+
+
+def _ended(found: "weakref.ref[Job]", error: BaseException) -> None:
+    """Have those who wait for a job whose compute ends wait no longer; its own thread may be in a task."""
+    if (job := found()) is not None:
+        job.engine.failed(job, error)
 
 
 class Job(Call):

@@ -139,6 +139,7 @@ class Compiled:
             )
         self._joined = Spans()
         self._started = False
+        self._course: Course | None = None
         self._dropped: set[int] = set()
         self._job.dropped = self._dropped
         self._task_of: dict[Hashable, int] = {}
@@ -254,6 +255,18 @@ class Compiled:
         course.done = lambda: max(self._index, 0) + len(self._job.spans) + len(self._job.away)
         course.tell(self.fail)
         course.tell_dropped(self.drop)
+        self._course = course
+
+        def failing(key: Hashable, error: BaseException) -> None:
+            # Whoever waits in another thread need not wait until this one is through with its task.
+            self._explain(key, error)
+            course.end(error)
+
+        self._company.posted.failing = failing
+
+    def _explain(self, key: Hashable, error: BaseException) -> None:
+        if key is not None:
+            explain(error, self._walk, key)
 
     def drop(self, keys: Collection[Hashable]) -> None:
         """Have tasks not begun that nobody needs any more."""
@@ -291,8 +304,9 @@ class Compiled:
                 self._company.work()
                 results = collect()
         except BaseException as error:
-            if self._company.posted.failed is not None:
-                explain(error, self._walk, self._company.posted.failed)
+            self._explain(self._company.posted.failed, error)
+            if (course := self._course) is not None:
+                course.end(error)
             raise
         for key, task in zip(self._outputs, plan.requested, strict=True):
             value = results[task]

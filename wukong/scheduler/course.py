@@ -6,16 +6,23 @@
 The first reason stays. Who runs the compute sees to it that nothing more begins; a task at work goes on to its end.
 """
 
-from collections.abc import Callable, Collection, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
-from threading import Lock
-from typing import TYPE_CHECKING, Any, NamedTuple
+from threading import Event, Lock, Thread
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from wukong.errors import JobCancelled
 
 if TYPE_CHECKING:
     # It knows Dask, which workers need not import.
     from wukong.scheduler.needed import Needed
+
+
+#: Seconds between two looks where an end has to be looked up.
+_LOOK: Final = 0.05
+#: Tasks that a note names.
+_SHOWN: Final = 5
 
 
 class Running(NamedTuple):
@@ -31,6 +38,26 @@ class Running(NamedTuple):
 
     key: Any
     where: str
+
+
+def may_still_run(left: Sequence[Running]) -> str:
+    """Return a note that names what may still run, and where."""
+    shown = "; ".join(f"{one.key!r} in {one.where}" for one in left[:_SHOWN])
+    more = f"; and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
+    return f"wukong: nothing more begins; what had begun may still run: {shown}{more}"
+
+
+class Reasons(list[BaseException]):
+    """Why nothing more is to begin, where nobody tells: it is looked up whenever somebody wants to know."""
+
+    def __init__(self, over: Callable[[], bool]) -> None:
+        super().__init__()
+        self._over = over
+
+    def __bool__(self) -> bool:
+        if not len(self) and self._over():
+            self.append(cancelled("the job of the task that asked for it is over"))
+        return len(self) > 0
 
 
 class Course:
@@ -62,7 +89,7 @@ class Course:
     """
 
     def __init__(self, within: "Course | None" = None, job: str = "") -> None:
-        self.why: list[BaseException] = []
+        self.why: list[BaseException] = [] if within is None else within.reasons()
         self.retried = 0
         self.size = 0
         self.job = job
@@ -88,6 +115,9 @@ class Course:
             listeners, self._listeners = self._listeners, []
             # Now, for whoever runs it lets go of everything once it hears of it.
             left = self.at_work()
+            if left:
+                with suppress(Exception):  # some errors can take no note
+                    error.add_note(may_still_run(left))
             self.why.append(error)
         for tell in listeners:
             tell(error)
@@ -136,6 +166,33 @@ class Course:
         if dropped:
             listener(dropped)
 
+    def reasons(self) -> list[BaseException]:
+        """Return what a course within this one has for its own reasons: none yet, or how to look up one."""
+        return [] if self._within is None else self._within.reasons()
+
+    def watched(self) -> AbstractContextManager[None]:
+        """Have listeners be told meanwhile also of an end that has to be looked up."""
+        return nullcontext() if type(self.why) is list else self._watched()
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        done = Event()
+
+        def look() -> None:
+            while not done.wait(_LOOK):
+                if self.why:
+                    with self._lock:
+                        listeners, self._listeners = self._listeners, []
+                    for tell in listeners:
+                        tell(self.why[0])
+                    return
+
+        Thread(target=look, name="wukong-course", daemon=True).start()
+        try:
+            yield
+        finally:
+            done.set()
+
     def check(self) -> None:
         """Raise the reason why nothing more is to begin, if there is one."""
         if self.why:
@@ -157,6 +214,9 @@ class Course:
     def over(self) -> None:
         """Let go of everything, as the compute has come to its end."""
         with self._lock:
+            if len(self.why):
+                # The traceback of the error leads here. What was begun may still ask whether it is over.
+                self.why[:] = [cancelled("it is over")]
             self._listeners.clear()
             self._droppers.clear()
             self._find_out = self._needed = None

@@ -25,7 +25,7 @@ from wukong.platforms.local.placement import Note
 from wukong.platforms.local.worker import Worker
 from wukong.protocol import messages as m
 from wukong.scheduler import stores
-from wukong.scheduler.course import Course, present
+from wukong.scheduler.course import Course, Reasons, present
 from wukong.storage.counters import Counters
 from wukong.storage.values.arena import ArenaValueStore
 from wukong.travel import check_travels
@@ -195,6 +195,7 @@ class _Course(Course):
         super().__init__()
         self._seen = seen
         self._told = told
+        self.why = self.reasons()
 
     def again(self) -> bool:
         """See `Course`; the client counts."""
@@ -203,10 +204,9 @@ class _Course(Course):
         self._told()
         return True
 
-    @property
-    def ending(self) -> bool:
+    def reasons(self) -> list[BaseException]:
         """See `Course`."""
-        return self._seen.over
+        return Reasons(lambda: self._seen.over)
 
 
 class _Observer:

@@ -184,9 +184,12 @@ def _run(
             refuse_unshared(tasks.keys, disk=True)
             refuse_lost_writes(tasks)
         executed = granules if granules == "processes" else "threads"
-        with Compiled(
-            tasks, values, workers, options.store, observer, -1, executed, packs, admission, course.job
-        ) as compiled:
+        with (
+            Compiled(
+                tasks, values, workers, options.store, observer, -1, executed, packs, admission, course.job
+            ) as compiled,
+            course.watched(),
+        ):
             compiled.follow(course)
             return compiled.finish()
     stamps = Stamps()

@@ -101,6 +101,8 @@ class Posted:
         self.context = copy_context()
         #: Called when the job is over, however it ends: tells workers in other processes.
         self.ended: Callable[[], None] = _nobody
+        #: Called with its first error, and the key of the task, with no lock held.
+        self.failing: Callable[[Hashable, BaseException], object] = _ignore
         #: Called when it is not over after all.
         self.resumed: Callable[[], None] = _nobody
         #: Called when its store knows nothing of the job, by whoever found out, with no lock held.
@@ -157,11 +159,13 @@ class Posted:
     def fail(self, key: Hashable, error: BaseException) -> None:
         """Note that the job has failed; the first error stays."""
         with self.changed:
+            failing = _ignore if self.over else self.failing
             if not self.over:
                 self.error, self.failed, self.over = error, key, True
                 self.ended()
                 self.changed.notify_all()
         self._wake()
+        failing(key, error)
 
     def gone(self) -> None:
         """Note that the store knows nothing of the job, which it should while the job goes on."""
@@ -261,6 +265,7 @@ class Posted:
         """Let go of everything, as the job is over. The lock must be held."""
         self.over = True
         self.resumed = self.forgotten = _nobody
+        self.failing = _ignore
         self.ended, ended = _nobody, self.ended
         ended()
         self.waiting.clear()
@@ -315,4 +320,8 @@ class Posted:
 
 
 def _nobody() -> None:
+    return None
+
+
+def _ignore(_key: Hashable, _error: BaseException) -> None:
     return None

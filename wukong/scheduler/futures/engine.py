@@ -14,7 +14,7 @@ from wukong.errors import ConfigError
 from wukong.executor.effects import Raised
 from wukong.platforms.local import admission as admissions
 from wukong.platforms.local.admission import Admission
-from wukong.scheduler.course import Course, Running, cancelled
+from wukong.scheduler.course import Course, Running, cancelled, present
 from wukong.scheduler.futures.auto import Auto
 from wukong.scheduler.futures.call import (
     CANCELLED,
@@ -204,7 +204,8 @@ class Engine(Waiting):
         before = None if watched is None else watched.began(call)
         try:
             started, call.started = call.started, None
-            if started is not None and not started():
+            course = None if call.context is None else call.context.get(present)
+            if (started is not None and not started()) or (course is not None and course.ending):
                 self.cancel([call])
                 return
             value = call.perform() if call.context is None else call.context.run(call.perform)
@@ -390,11 +391,11 @@ class Engine(Waiting):
 
     # --- end ----------------------------------------------------------------------------------------------------------
 
-    def close(self, why: str = _CLOSED) -> None:
-        """Cancel every call and let the threads end; a call that runs goes on to its end."""
+    def close(self, why: str = _CLOSED) -> list[Running]:
+        """Cancel every call, let the threads end, and end the processes; return what may still run, in threads."""
         with self.lock:
             if self.closed:
-                return
+                return []
             self.closed = why
             self.threads.close()
             if self.auto is not None:
@@ -402,11 +403,12 @@ class Engine(Waiting):
             self.jobs.close()
             undone, courses = list(self.undone), list(self.courses)
         self._later.close()
-        self.cancel(undone, why="its client was closed")
+        left = self.cancel(undone, why="its client was closed").left
         for course in courses:
-            course.end(cancelled("its client was closed"))
+            left += course.end(cancelled("its client was closed"))
         self.admission.leave(self.threads)
         self.processes.close()
+        return [one for one in left if "worker process" not in one.where]
 
 
 def _nobody() -> None:

@@ -113,9 +113,11 @@ MUTANTS = {
         "  if op ~= ARRIVE then\n",
     ),
     "a later epoch replaces an earlier one": Change(
-        "if not self.open or base > self.base:", "if not self.open:", "elseif first > base then", "elseif false then"
+        "if not self.open or base > self.base:",
+        "if not self.open:",
+        "if request[BODY + 1 + O_ATTEMPT] * EPOCH > base then",
+        "if false then",
     ),
-    "no earlier epoch is opened": Change("if base < self.base:", "if False:", "if first < base then", "if false then"),
     "a request prolongs the lease": Change(
         "executor.deadline = now + request.lease\n        if self.status",
         "executor.deadline = executor.deadline or now + request.lease\n        if self.status",

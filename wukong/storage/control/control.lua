@@ -64,10 +64,7 @@ local job = call('HMGET', KEYS[4], '', nonce)
 local opens = op == ARRIVE and request[BODY] > 0 and request[BODY + 1] == CLIENT
 if job[1] and opens then
   local _, _, base = unpacked(job[1])
-  local first = request[BODY + 1 + O_ATTEMPT] * EPOCH
-  if first < base then
-    return pack({ STALE, '' })
-  elseif first > base then
+  if request[BODY + 1 + O_ATTEMPT] * EPOCH > base then
     remove()
     job[1], job[2] = nil, nil
   end

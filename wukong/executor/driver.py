@@ -155,15 +155,17 @@ class Driver:
         ]
 
     def _put(self, effect: fx.Put) -> None:
-        for task, attempt, frame in effect.frames:
-            try:
-                self._store().put(name(task, attempt), frame)
-            except (StoreFull, ValueTooLarge) as error:
-                error.add_note(f"wukong: it is the value of task {self.job.plan.key(task)!r}")
-                raise
-        if self.job.invoker.over:
-            # The values of the job may have been cleared while these were written.
-            self._store().delete([name(task, attempt) for task, attempt, _ in effect.frames])
+        try:
+            for task, attempt, frame in effect.frames:
+                try:
+                    self._store().put(name(task, attempt), frame)
+                except (StoreFull, ValueTooLarge) as error:
+                    error.add_note(f"wukong: it is the value of task {self.job.plan.key(task)!r}")
+                    raise
+        finally:
+            if self.job.invoker.over:
+                # The values of the job may have been cleared while these were written.
+                self._store().delete([name(task, attempt) for task, attempt, _ in effect.frames])
 
     def _drop(self, effect: fx.Drop) -> None:
         self._store().delete([name(*pair) for pair in effect.names])

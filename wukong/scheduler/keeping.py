@@ -1,6 +1,7 @@
 """Keeping a job in an external store: nobody lapses who lives, nothing waits for nobody, what is forgotten is mended.
 
     now and then      leases of executors at work are prolonged; ready tasks that nobody came for are started again
+    nobody is at work ready tasks are started again as well, if there are any
     the job is gone   whoever hears it from the store opens the job again, at once: of what executors are at nothing
                       could be recorded any more, and idle workers begin with it
     the store was     (a restart, a fail-over) what executors are at still counts, and maybe nothing was forgotten: the
@@ -93,18 +94,16 @@ class Keeping:
 
     def look(self) -> None:
         """Look in on the job once."""
-        job, posted = self._job, self._posted
-        if posted.over:
+        job = self._job
+        if self._posted.over:
             return
-        shards, lease = job.control.shards, job.costs.lease
         try:
-            self._driver.follow(renew(shards, [*self._away(), *job.entered.copy()], lease))
-            _, found = self._driver.follow(sweep(shards, lease / 3))
+            nonces = [*self._away(), *job.entered.copy()]
+            self._driver.follow(renew(job.control.shards, nonces, job.costs.lease))
+            self._find(job.costs.lease / 3)
         except StoreError:
             # Executors will find out themselves, and do something about it.
-            return
-        if found:
-            self.found += len(posted.invoke_again(found))
+            pass
 
     def mend(self) -> None:
         """Open the job again at once if it is gone; for who has heard that it is, from any thread."""
@@ -155,11 +154,21 @@ class Keeping:
 
     def _mend(self, error: JobStalled | ValuesLost) -> None:
         without = error.tasks if isinstance(error, ValuesLost) else ()
+        # Nobody is at work, so nobody will come.
+        if not without and self._find(0.0):
+            return
         status = self._client.follow(_status)
         unchanged = status == m.RUNNING and self._generation() == self._seen
         if status not in (m.RUNNING, m.GONE) or (unchanged and not without):
             raise error
         self._open_again(error, without)
+
+    def _find(self, patience: float) -> int:
+        """Have started what nobody came for within so many seconds; return how many tasks."""
+        _, found = self._driver.follow(sweep(self._job.control.shards, patience))
+        started = len(self._posted.invoke_again(found)) if found else 0
+        self.found += started
+        return started
 
     def _open_again(self, error: JobStalled | ValuesLost, without: Collection[int] = ()) -> None:
         while True:

@@ -17,7 +17,7 @@ from tests.faults import proxy, stores
 from tests.faults.stores import WAITS, Row, Server
 from wukong.errors import StoreForgot, StoreFull, StoreUnavailable, ValueTooLarge
 from wukong.platforms.local import threads
-from wukong.scheduler import keeping
+from wukong.scheduler import company, keeping
 from wukong.scheduler import stores as links
 from wukong.scheduler.keeping import EPOCHS
 
@@ -176,6 +176,17 @@ def test_a_connection_that_is_cut_is_no_reason_to_think_that_the_store_forgot(se
         assert link.call(b"", b"PING") == b"PONG"
         assert link.generation == 0
         link.close()
+
+
+def test_an_executor_that_comes_late_and_misses_the_plan_leaves_none_in_the_store(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    companies: list[Any] = []
+    publish = company.Company.publish
+    monkeypatch.setattr(company.Company, "publish", lambda self: (companies.append(self), publish(self))[1])
+    assert get(server, {"a": (int, "1"), "b": (abs, "a")}, "b") == 1
+    companies[0].publish()
+    assert server.content() == set()
 
 
 # --- no room ----------------------------------------------------------------------------------------------------------

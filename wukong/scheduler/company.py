@@ -245,3 +245,6 @@ class Company:
         if self._url is None:
             # Nobody asks for them again: this process does not forget.
             self._encoded.blobs.clear()
+        elif self.posted.over:
+            # An executor that came late missed them, as the values of the job had been cleared.
+            self._job.values.delete(list(self._encoded.blobs))

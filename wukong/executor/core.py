@@ -11,19 +11,19 @@ from heapq import heappop, heappush
 from math import inf
 from typing import Any
 
-from wukong.errors import TaskLost
 from wukong.executor import effects as fx
 from wukong.executor.context import Context, Tally
+from wukong.executor.edges import out_edges
+from wukong.executor.finished import Finished, Settled
 from wukong.executor.lineage import Lineage
+from wukong.executor.lost import lost
 from wukong.executor.session import Ended, Session, Steps
-from wukong.executor.settle import Finished, Settled, Settler
+from wukong.executor.settle import Settler
 from wukong.executor.shelf import Shelf
 from wukong.protocol import messages as m
 
 #: At most so many inputs are asked for in one request.
 _PER_REQUEST = 4096
-#: Children with more inputs than this ask for them after the claim, not with every edge that may complete them.
-_WANTED = 64
 #: Most outcomes in one request: a script holds up everybody else's.
 _OUTBOX = 256
 
@@ -189,7 +189,7 @@ class Executor:
         committed = self._committed.pop(task, None)
         if committed is None and (tries := m.tries(attempt)) > 1:
             if tries > context.costs.attempts or self._plan.once(task):
-                yield fx.Fail(task, _lost(self._plan.key(task), tries - 1, self._plan.once(task)))
+                yield fx.Fail(task, lost(self._plan.key(task), tries - 1, self._plan.once(task)))
                 raise Ended
             yield from self._session.stay(task, tries)
         if committed is not None and committed.kind != m.HELD:
@@ -218,7 +218,7 @@ class Executor:
 
         A task already `committed` only has its edges settled: its inputs were given up then.
         """
-        edges = self._edges(task)
+        edges = out_edges(task, self._context, self._shelf)
         claims = self._keep(edges, packed) if edges else 0
         session = self._session
         here = session.shards == 1 or all(session.home(edge.child) == session.home(task) for edge in edges)
@@ -242,34 +242,6 @@ class Executor:
             and not self._plan.is_output(task)
             and all(edge.wanted is not None for edge in edges)
         )
-
-    def _edges(self, task: int) -> tuple[m.Edge, ...]:
-        """Out-edges of a task, the child with most bytes at hand, then on the longest path, first."""
-        plan, values = self._plan, self._shelf.values
-        edges = list(plan.edges(task))
-        if len(edges) > 1:
-            sizes = self._shelf.sizes
-
-            def preference(edge: tuple[int, int]) -> tuple[int, int, int]:
-                child = edge[0]
-                if not plan.loaded(child):
-                    return (0, 0, child)
-                near = sum(sizes.get(p, 0) for p in plan.inputs(child)) if edge[1] <= _WANTED else 0
-                return (-near, -plan.height(child), child)
-
-            edges.sort(key=preference)
-        settled = [
-            m.Edge(child, indegree, tuple([p for p in plan.inputs(child) if p != task and p not in values]))
-            if 1 < indegree <= _WANTED and plan.loaded(child)
-            else m.Edge(child, indegree)
-            for child, indegree in edges
-        ]
-        belongs = self._context.belongs
-        if belongs is not None:
-            settled = [edge if belongs(edge.child) else edge._replace(wanted=None) for edge in settled]
-        if plan.is_output(task):
-            settled.append(m.Edge(m.CLIENT, len(plan.outputs)))
-        return tuple(settled)
 
     # --- choose -------------------------------------------------------------------------------------------------------
 
@@ -317,15 +289,3 @@ class Executor:
         if ready:
             self.tally.invocations += len(ready)
             yield fx.Invoke(ready, self._context.costs.group(self._expected(ready[0])))
-
-
-def _lost(key: Any, attempts: int, once: bool) -> TaskLost:
-    if once:
-        return TaskLost(
-            f"task {key!r} may run only once, and the executor that was given it never came back with an outcome: "
-            "it may have run, or not. Find out which, and start it again if it has not."
-        )
-    return TaskLost(
-        f"task {key!r} was started {attempts} times and its executor never came back with an outcome; it may exceed "
-        "the memory or the time of its executor, or kill it"
-    )

@@ -14,11 +14,12 @@ from collections.abc import Iterable
 from heapq import heappop, heappush
 from typing import Any
 
-from wukong.errors import TaskLost
 from wukong.executor import effects as fx
 from wukong.executor.context import Context, Tally
+from wukong.executor.finished import Computed
+from wukong.executor.lost import gone
 from wukong.executor.session import Session, Steps
-from wukong.executor.settle import Computed, Settler
+from wukong.executor.settle import Settler
 from wukong.protocol import messages as m
 from wukong.protocol import states
 
@@ -155,7 +156,7 @@ class Lineage:
         """Run a task again; return the `Raised` if it is one."""
         plan, values = self._plan, self._values
         if plan.once(task):
-            return fx.Raised(_gone(plan.key(task)))
+            return fx.Raised(gone(plan.key(task)))
         answer = yield fx.Run(task, {p: values[p] if p in values else self._local[p] for p in inputs})
         if isinstance(answer, fx.Raised):
             return answer
@@ -194,10 +195,3 @@ class Lineage:
         for computed in batch:
             self._records[computed.task] = self._records[computed.task]._replace(value=computed.restored().value)
             self._gone.discard(computed.task)
-
-
-def _gone(key: Any) -> TaskLost:
-    return TaskLost(
-        f"the value of task {key!r} is lost, and the task may run only once. Store the value where it is safe, or "
-        "allow the task to run again."
-    )

@@ -13,96 +13,14 @@ recompute it needs them. If this executor dies the debts are never paid, and the
 """
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from wukong.executor import effects as fx
 from wukong.executor.context import Context, Tally
+from wukong.executor.finished import Computed, Debt, Finished, Held, Settled
 from wukong.executor.session import Session, Steps
 from wukong.executor.shelf import Shelf
 from wukong.protocol import messages as m
 from wukong.protocol import states
-
-
-class Finished(NamedTuple):
-    """A finished attempt at a task, on its way to the store.
-
-    Attributes
-    ----------
-    task, attempt : int
-        Which attempt at which task.
-    packed : Packed
-        Its value.
-    edges : tuple of Edge
-        All its out-edges, the child this executor would rather go on with first.
-    claims : int
-        How many children it would keep.
-    spent : list of (int, int)
-        Inputs that are used up with it, each with its number of consumers.
-    first : Value
-        What is first said of where the value is.
-    """
-
-    task: int
-    attempt: int
-    packed: fx.Packed
-    edges: tuple[m.Edge, ...]
-    claims: int
-    spent: list[tuple[int, int]]
-    first: m.Value
-
-
-class Computed(NamedTuple):
-    """The value of a task that is done, computed again because it was lost."""
-
-    task: int
-    attempt: int
-    packed: fx.Packed
-
-    def restored(self) -> m.Outcome:
-        """Say where the value is now."""
-        inline, nbytes, body = self.packed
-        value = m.Value(m.INLINE, nbytes, body) if inline else m.Value(m.STORED, nbytes)
-        return m.Outcome(self.task, self.attempt, value, settled=None)
-
-
-@dataclass(slots=True)
-class Settled:
-    """What came of settling: tasks granted, tasks to invoke, stored values to delete, children to claim."""
-
-    granted: list[m.Grant] = field(default_factory=list)
-    ready: list[int] = field(default_factory=list)
-    freed: list[tuple[int, int]] = field(default_factory=list)
-    won: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)
-
-    def add(self, settlement: m.Settlement) -> None:
-        """Add the answer to one outcome."""
-        self.granted.extend(settlement.granted)
-        self.ready.extend(settlement.ready)
-        self.freed.extend(settlement.freed)
-
-
-@dataclass(slots=True)
-class _Debt:
-    """Inputs of a value that is only here: free only when these consumers are stored."""
-
-    consumers: set[int]
-    inputs: list[tuple[int, int]]
-
-
-@dataclass(slots=True)
-class _Held:
-    """A value that waits here for children that are not complete, and for how many seconds it still may."""
-
-    finished: Finished
-    waiting: list[m.Edge]
-    budget: float
-
-    def written(self) -> m.Outcome:
-        """Say that the value is in the store now, and settle once more the edges it waited for."""
-        done = self.finished
-        value = m.Value(m.STORED, done.packed.nbytes)
-        return m.Outcome(done.task, done.attempt, value, tuple(self.waiting), done.claims, settled=None)
 
 
 class Settler:
@@ -130,8 +48,8 @@ class Settler:
         self._shelf = shelf
         self._mine = mine
         self._tally = tally
-        self._debts: dict[int, _Debt] = {}
-        self._held: dict[int, _Held] = {}
+        self._debts: dict[int, Debt] = {}
+        self._held: dict[int, Held] = {}
         #: Values written that no record names yet: to be deleted if the job ends first.
         self.unnamed: set[tuple[int, int]] = set()
 
@@ -207,7 +125,7 @@ class Settler:
                 del self._held[task]
                 self._shelf.unneed((task,))
 
-    def _give_up(self, over: list[_Held], settled: Settled) -> Steps:
+    def _give_up(self, over: list[Held], settled: Settled) -> Steps:
         """Write values that were held, settle their last edges once more, and pay what they owe."""
         yield from self._write([held.finished for held in over])
         yield from self._tell([held.written() for held in over], settled)
@@ -326,9 +244,9 @@ class Settler:
     def _hold(self, done: Finished, settlement: m.Settlement) -> None:
         """A value was accepted unwritten: note what it owes, and the child it still waits for, if any."""
         self._tally.held += 1
-        self._debts[done.task] = _Debt({edge.child for edge in done.edges}, done.spent)
+        self._debts[done.task] = Debt({edge.child for edge in done.edges}, done.spent)
         if settlement.verdict == m.HOLDING:
             granted = {grant.task for grant in settlement.granted}
             waiting = [edge for edge in done.edges if edge.child not in granted and edge.child not in self._mine]
             self._shelf.need((done.task,))
-            self._held[done.task] = _Held(done, waiting, self._context.costs.hold(done.packed.nbytes))
+            self._held[done.task] = Held(done, waiting, self._context.costs.hold(done.packed.nbytes))

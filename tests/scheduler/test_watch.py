@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from wukong.cost import Costs, Estimates
+from wukong.errors import TaskLost
 from wukong.executor import effects as fx
 from wukong.executor.context import Context
 from wukong.executor.core import Executor
@@ -170,3 +171,57 @@ def test_a_late_task_gets_a_second_executor() -> None:
     job.execute(1)
     job.drive(watch.look(len(job.shards), 1e9, late=(task,)))
     assert [task] in job.waiting
+
+
+def job_with_a_leaf_that_may_run_only_once() -> tuple[Job, int]:
+    job = Job(3)
+    leaf = next(leaf for leaf in job.plan.leaves if not job.plan.is_output(leaf))
+    job.plan.only_once.add(leaf)
+    job.launch()
+    return job, leaf
+
+
+def test_repair_ends_a_job_rather_than_run_again_what_was_begun_and_may_run_only_once() -> None:
+    job, leaf = job_with_a_leaf_that_may_run_only_once()
+    job.waiting = [[leaf]]
+    job.execute(1)
+    with pytest.raises(TaskLost, match="only once"):
+        job.drive(watch.repair(job.plan, job.session(), 1, forgot=tuple))
+
+
+def test_repair_runs_what_may_run_only_once_if_the_records_prove_that_it_was_not_begun() -> None:
+    job, _ = job_with_a_leaf_that_may_run_only_once()
+    job.waiting.clear()
+    job.drive(watch.repair(job.plan, job.session(), 1, forgot=tuple))
+    job.run_to_the_end()
+    job.check()
+
+
+def test_repair_ends_a_job_whose_store_cannot_say_whether_what_may_run_only_once_has_run() -> None:
+    job, _ = job_with_a_leaf_that_may_run_only_once()
+    with pytest.raises(TaskLost):
+        job.drive(watch.repair(job.plan, job.session(), 1))
+    job.shards = [Shard() for _ in job.shards]
+    with pytest.raises(TaskLost):
+        job.drive(watch.repair(job.plan, job.session(), 1, forgot=tuple))
+
+
+def test_repair_remembers_over_epochs_what_has_run_and_may_run_only_once() -> None:
+    job, _ = job_with_a_leaf_that_may_run_only_once()
+    job.run_to_the_end()
+    job.drive(watch.repair(job.plan, job.session(), 1, forgot=tuple))
+    job.check()
+    # All values are lost now, of that leaf, too, which nobody needed in this epoch.
+    job.stored.clear()
+    job.waiting.clear()
+    with pytest.raises(TaskLost):
+        job.drive(watch.repair(job.plan, job.session(), 2, without=job.plan.tasks, forgot=tuple))
+
+
+def test_nobody_can_take_a_task_while_repair_reads_the_records() -> None:
+    job = Job(3)
+    job.launch()
+    job.drive(watch.repair(job.plan, job.session(), 1), effects=len(job.shards))
+    for shard in job.shards:
+        reply = shard.apply(m.Claim("e", 1, 5.0, ((job.plan.leaves[0], ()),)), job.now)
+        assert (reply.status, reply.reason) == (m.FAILED, watch.REPAIRING)

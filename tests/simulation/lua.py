@@ -56,15 +56,19 @@ class LuaShard:
         self._read()
         return reply
 
-    def snapshot(self) -> list[bytes | None]:
-        return [self._call(b"DUMP", key) for key in self._keys]
+    def snapshot(self) -> list[tuple[bytes | None, int]]:
+        return [(self._call(b"DUMP", key), self._call(b"PTTL", key)) for key in self._keys]
 
-    def restore(self, dumped: list[bytes | None]) -> None:
-        for key, value in zip(self._keys, dumped, strict=True):
+    def restore(self, dumped: list[tuple[bytes | None, int]]) -> None:
+        for key, (value, lasts) in zip(self._keys, dumped, strict=True):
             self._call(b"DEL", key)
             if value is not None:
-                self._call(b"RESTORE", key, b"0", value)
+                self._call(b"RESTORE", key, b"%d" % max(lasts, 0), value)
         self._read()
+
+    def endless(self) -> bool:
+        """Whether a key of it never expires."""
+        return any(self._call(b"PTTL", key) == -1 for key in self._keys)
 
     def _call(self, command: bytes, key: bytes, *arguments: bytes) -> Any:
         return self._shards.store.link.call(key, command, key, *arguments)
@@ -110,7 +114,11 @@ class LuaRecords(Records):
 
     @staticmethod
     def restore(shard: Any, known: Any) -> None:
-        shard.restore([None] * 6 if known is None else known)
+        shard.restore([(None, 0)] * 6 if known is None else known)
+
+    def endless(self) -> bool:
+        shards: list[Any] = list(self.shards)
+        return any(shard.endless() for shard in shards)
 
 
 class LuaWorld(World):

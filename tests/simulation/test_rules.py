@@ -59,3 +59,16 @@ def test_a_seed_is_the_same_run_on_the_model_and_on_the_lua(seed, embedded_url):
         assert World(seed).run().trace == LuaWorld(seed, shard=shards).run().trace
     finally:
         shards.close()
+
+
+def test_what_a_forgotten_release_brings_back_has_an_end_on_the_lua(embedded_url):
+    kinds = ("forget", "echo", "late")
+    left = (seed for seed in range(SEEDS) if World(seed, faults=faults_of(seed, kinds)).run().records.left())
+    for seed in islice(left, 3):
+        shards = LuaShards(embedded_url)
+        try:
+            records = LuaWorld(seed, shard=shards, faults=faults_of(seed, kinds)).run().records
+            assert records.left()
+            assert not records.endless()
+        finally:
+            shards.close()

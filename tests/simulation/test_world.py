@@ -8,7 +8,9 @@ import pytest
 from wukong.cost import Costs
 from wukong.executor import effects as fx
 from wukong.executor.core import Executor
+from wukong.protocol import messages as m
 from wukong.protocol import states
+from wukong.scheduler import watch
 from wukong.simulation.campaign import Summary, faults_of, run, run_many
 from wukong.simulation.faults import HARMLESS, KINDS, Faults
 from wukong.simulation.world import COSTS, Violation, World
@@ -75,6 +77,47 @@ def test_every_fault_of_an_executor_meets_tasks_in_every_state_it_can_be_in() ->
     assert summary.tally.held
     assert summary.tally.recomputed
     assert summary.tally.lost
+
+
+def worlds(kinds: set[str], seeds: int = 300) -> list[World]:
+    """Return runs in which all these kinds of fault could happen, and no others."""
+    drawn = ((seed, faults_of(seed, kinds)) for seed in range(seeds))
+    return [World(seed, faults=faults).run() for seed, faults in drawn if set(faults.kinds()) == kinds]
+
+
+def test_of_two_clients_one_gets_the_results_or_both_the_same() -> None:
+    ends = [tuple(sorted(end.status for end in world.ends)) for world in worlds({"rival"})]
+    assert set(ends) <= {(m.RUNNING, m.RUNNING), (m.RUNNING, m.GONE)}
+    assert (m.RUNNING, m.GONE) in ends
+
+
+def test_values_that_the_store_loses_are_computed_again() -> None:
+    met = [world for world in worlds({"lose"}) if world.happened["lose"]]
+    assert met
+    assert {world.end and world.end.status for world in met} == {m.RUNNING}
+    assert any(world.happened["repair"] for world in met)
+    assert any(world.tally.recomputed for world in met)
+
+
+def test_a_job_ends_when_what_may_run_only_once_is_lost() -> None:
+    reasons = {world.end and world.end.reason for world in worlds({"death", "once"}, 600)}
+    assert reasons == {b"", b"TaskLost"}
+
+
+def test_what_may_run_only_once_runs_where_only_the_network_fails() -> None:
+    calm = worlds({"once"}, 600)
+    assert any(world.happened["once"] for world in calm)
+    assert {world.end and world.end.status for world in calm} == {m.RUNNING}
+
+
+def test_a_repair_that_runs_again_what_may_run_only_once_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "_may_have_run", lambda *_: [])
+    assert run(range(500)).broken
+
+
+def test_a_repair_during_which_executors_go_on_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "cancel", lambda *_: iter(()))
+    assert run(range(SEEDS)).broken
 
 
 class TimeAlone(Costs):

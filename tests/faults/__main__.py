@@ -1,6 +1,6 @@
 """Prints what came of each real fault: how often it was injected, and how the jobs ended.
 
-python -m tests.faults [processes] [stores] [--times 3] [--seed 0]
+python -m tests.faults [processes] [stores] [memory] [--times 3] [--seed 0]
 """
 
 import argparse
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module
 
-KINDS = ("processes", "stores")
+KINDS = ("processes", "stores", "memory")
 LINE = "{:<46} {:>8} {:>6} {:>6} {:>6} {:>6} {:>9} {:>9}"
 
 

@@ -38,7 +38,7 @@ def check_end(world: "World") -> None:
         return
     if world.records.left():
         raise Violation("records are left after release")
-    left = [name for name in world.stored if not world.wrote[name].dead]
+    left = [name for name in world.values.stored if not world.values.wrote[name].dead]
     if left:
         raise Violation(f"values are left after release: {left}")
 

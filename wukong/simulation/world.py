@@ -28,6 +28,7 @@ from wukong.simulation.faults import DEADLY, Dice, Faults
 from wukong.simulation.graphs import RandomSchedule
 from wukong.simulation.processes import BOUND, LEASE, PER_FAULT, Process, Processes
 from wukong.simulation.records import Records
+from wukong.simulation.values import Values
 from wukong.simulation.verdict import check_end
 from wukong.simulation.witness import Violation
 
@@ -69,8 +70,6 @@ class World(Processes):
         How often each kind of fault happened.
     covered : Counter
         The same, by kind and state of the task that the step was about.
-    moved : int
-        Bytes written to the value store and read from it.
     took : float
         Seconds until the last output was settled.
     end : End
@@ -103,8 +102,7 @@ class World(Processes):
         fate = self._fate
         self.costs = replace(costs, attempts=ATTEMPTS) if faults.memory < 0 else costs
         shards = [shard() for _ in range(random.choice([1, 1, 2, 3]))]
-        self.stored: dict[tuple[int, int], int] = {}
-        self.moved = 0
+        self.values = Values(plan, fate)
         self.took = 0.0
         self.note: Note | None = None
         self.end: End | None = None
@@ -118,7 +116,6 @@ class World(Processes):
         self.calm = not any(getattr(faults, kind) for kind in DEADLY)
         self.records = self.keeps(plan, shards, fate, faults.forget, self.calm)
         self._estimates = Estimates(1e-3)
-        self.wrote: dict[tuple[int, int], Process] = {}
         self._runs: dict[int, float] = {}
         self._late: set[int] = set()
         self._killer, self._kills_left = fate.choice(plan.tasks), faults.memory
@@ -155,7 +152,7 @@ class World(Processes):
         if kind is fx.Pause:
             return effect.seconds  # type: ignore[union-attr]
         if kind is fx.Put or kind is fx.Fetch:
-            return self._move(effect) / self.costs.bandwidth  # type: ignore[arg-type]
+            return self.values.move(effect) / self.costs.bandwidth  # type: ignore[arg-type]
         return 0.0
 
     def _kills(self, task: int) -> bool:
@@ -171,16 +168,6 @@ class World(Processes):
         if self._falls("straggler", process, effect):
             seconds = max(20 * seconds, 8.0)
         return seconds
-
-    def _move(self, effect: fx.Put | fx.Fetch) -> int:
-        """Count the bytes that an effect moves, and return them."""
-        if isinstance(effect, fx.Put):
-            values = [body for _, _, body in effect.frames]
-        else:
-            values = [self.stored[name] for name in effect.names if name in self.stored]
-        nbytes = sum(map(self.plan.nbytes, values))
-        self.moved += nbytes
-        return nbytes
 
     # --- effects ----------------------------------------------------------------------------------------------------
 
@@ -202,13 +189,10 @@ class World(Processes):
                 self._lose(process, effect)
                 return [self._read(task, attempt) for task, attempt in names]
             case fx.Put(frames):
-                for task, attempt, body in frames:
-                    self.stored[task, attempt] = body
-                    self.wrote[task, attempt] = process
+                self.values.put(frames, process)
                 self._lose(process, effect)
             case fx.Drop(names):
-                for pair in names:
-                    self.stored.pop(pair, None)
+                self.values.drop(names)
             case fx.Invoke(tasks, per):
                 for start in range(0, len(tasks), per):
                     self._invoke(tasks[start : start + per], effect)
@@ -251,14 +235,11 @@ class World(Processes):
 
     def _lose(self, process: Process, effect: fx.Effect) -> None:
         """Let the value store lose something, as the seed has it."""
-        if self.stored and self.happened["lose"] < LOSSES and self._falls("lose", process, effect):
-            if self._fate.random() < 0.3:
-                self.stored.clear()
-            else:
-                del self.stored[self._fate.choice(list(self.stored))]
+        if self.values.stored and self.happened["lose"] < LOSSES and self._falls("lose", process, effect):
+            self.values.lose()
 
     def _read(self, task: int, attempt: int) -> Any:
-        value = self.stored.get((task, attempt), fx.LACKING)
+        value = self.values.read((task, attempt))
         excused = self.over or any(self.happened[kind] for kind in ("forget", "repair", "lose"))
         if value is fx.LACKING and not excused:
             shard = self.records.home(task)
@@ -328,7 +309,7 @@ class World(Processes):
 
     def close(self) -> None:
         """Clear the value store: the last deed of a client."""
-        self.stored.clear()
+        self.values.stored.clear()
 
     def _enter_client(self, line: int) -> None:
         self._lives += 1

@@ -19,14 +19,16 @@ from wukong.errors import TaskLost
 from wukong.executor import effects as fx
 from wukong.executor.context import Context
 from wukong.executor.core import Executor
+from wukong.executor.session import Steps
 from wukong.protocol import messages as m
 from wukong.protocol.model import Shard
 from wukong.protocol.sharding import home
 from wukong.scheduler import launch
-from wukong.simulation.client import Client, End, Note
+from wukong.simulation.client import Client, Note
+from wukong.simulation.clients import Clients
 from wukong.simulation.faults import DEADLY, Dice, Faults
 from wukong.simulation.graphs import RandomSchedule
-from wukong.simulation.processes import BOUND, LEASE, PER_FAULT, Process, Processes
+from wukong.simulation.processes import BOUND, LEASE, PER_FAULT, Process
 from wukong.simulation.records import Records
 from wukong.simulation.values import Values
 from wukong.simulation.verdict import check_end
@@ -46,7 +48,7 @@ class TaskRaised(Exception):  # noqa: N818 - what a task raises in a simulated r
     """The error of the task that raises."""
 
 
-class World(Processes):
+class World(Clients):
     """One simulated job.
 
     Parameters
@@ -72,10 +74,6 @@ class World(Processes):
         The same, by kind and state of the task that the step was about.
     took : float
         Seconds until the last output was settled.
-    end : End
-        How the job ended, as the first client was told that did not hear of another.
-    ends : list of End
-        What clients were told.
     over : bool
         Whether the note of the job says that somebody has its end.
     calm : bool
@@ -105,14 +103,9 @@ class World(Processes):
         self.values = Values(plan, fate)
         self.took = 0.0
         self.note: Note | None = None
-        self.end: End | None = None
-        self.ends: list[End] = []
         self.over = False
-        self.cancelled: int | None = None  # which client was asked to
         self._executor = executor
         self._entries = 0
-        self._lives = 0
-        self._clients: dict[int, Process] = {}
         self.calm = not any(getattr(faults, kind) for kind in DEADLY)
         self.records = self.keeps(plan, shards, fate, faults.forget, self.calm)
         self._estimates = Estimates(1e-3)
@@ -134,8 +127,7 @@ class World(Processes):
             If something that must hold did not.
         """
         try:
-            self._enter_client(0)
-            self._plan_ends()
+            self._begin()
             self._go()
             check_end(self)
         except Exception as error:
@@ -282,7 +274,7 @@ class World(Processes):
         nbytes = self.plan.nbytes(value)
         return fx.Packed(nbytes <= 1000, nbytes, value)
 
-    # --- the client and what it is told -----------------------------------------------------------------------------
+    # --- what clients see -----------------------------------------------------------------------------
 
     def known_dead(self) -> list[str]:
         """Return the executors that the client knows to have ended since it last asked."""
@@ -301,56 +293,9 @@ class World(Processes):
         self._late.update(late)
         return late
 
-    def deliver(self, end: End) -> None:
-        """Take the end of the job from a client."""
-        self.ends.append(end)
-        if self.end is None and end.status != m.GONE:
-            self.end = end
-
     def close(self) -> None:
         """Clear the value store: the last deed of a client."""
         self.values.stored.clear()
 
-    def _enter_client(self, line: int) -> None:
-        self._lives += 1
-        name = f"client{self._lives}"
-        client = self._clients[line] = Process(name, "", Client(self, name, line).live(), self.now, mortal=False)
-        self._start(client)
-
-    def _notify(self) -> None:
-        """Wake the clients that wait, unless the notice is lost: then they look for themselves."""
-        for client in self._clients.values():
-            if client.pausing and not client.dead and not self._falls("notice"):
-                self._at(0.001, partial(self._wake, client, client.step))
-
-    def _wake(self, client: Process, step: int) -> None:
-        if client.step == step:
-            self._resume(client, True)
-
-    # --- what is decided beforehand ---------------------------------------------------------------------------------
-
-    def _plan_ends(self) -> None:
-        """Say when others attach, when clients die, and when the user cancels."""
-        for line in range(1, 1 + self.faults.rival):
-            self._at(self._fate.choice([0.02, 0.2, 2.0]) * self._fate.random(), partial(self._attach, line))
-        for _ in range(self.faults.client):
-            self._at(self._fate.choice([0.02, 0.2, 2.0]) * self._fate.random(), self._kill_client)
-        if self.faults.cancel:
-            self._at(self.faults.cancel, self._cancel)
-
-    def _attach(self, line: int) -> None:
-        self._note("rival")
-        self._enter_client(line)
-
-    def _kill_client(self) -> None:
-        line = self._fate.choice(list(self._clients))
-        client = self._clients[line]
-        if not client.over and not client.dead:
-            self._note("client", client)
-            client.dead = True
-            self._at(self._fate.choice([0.1, 3.0, 20.0]), partial(self._enter_client, line))
-
-    def _cancel(self) -> None:
-        if self.end is None:
-            self._note("cancel")
-            self.cancelled = self._fate.choice(list(self._clients))
+    def _life(self, name: str, line: int) -> Steps:
+        return Client(self, name, line).live()

@@ -88,6 +88,12 @@ MUTANTS = {
         "if not winner and settled == nil then",
         "if false then",
     ),
+    "a value alone settles no edges": Change(
+        "        if outcome.settled is None:\n            if outcome.value",
+        "        if outcome.settled is None:\n            self.active.pop(task, None)\n            if outcome.value",
+        "  if settled == nil then\n    if request",
+        "  if settled == nil then\n    deactivate(record)\n    if request",
+    ),
     "edges of a committed task are forgotten": Change(
         "self.arrived.pop(task, None)",
         "pass",

@@ -166,3 +166,20 @@ def test_a_task_that_may_run_only_once_is_not_computed_again() -> None:
     last = job.enter("b", 2).until(lambda effect: isinstance(effect, fx.Fail))
     assert "may run only once" in str(last.next.error)
     assert job.ran("b") == []
+
+
+def test_what_was_used_up_is_kept_when_what_is_made_of_it_has_to_be_computed_again() -> None:
+    job = Tiny({0: (), 1: (0,), 2: (1,), 3: (), 4: (2, 3)}, LARGE)
+    job.seconds = 1.0
+    job.busy = True
+    job.enter("a", 0).end()
+    job.shards[0].apply(m.Release("x", 1, LEASE, uses=((0, 1), (1, 1))), job.now)
+    assert set(job.shards[0].values) == {2}
+    job.stored.clear()
+    job.busy = False
+    job.enter("b", 3).until(runs(2)).die()
+    assert job.ran("b") == [3, 0, 1]
+    assert sweep(job) == [4]
+    job.enter("c", 4).end()
+    assert job.ran("c") == [3, 2, 4]
+    assert results(job) == ["4(2(1(0())),3())"]

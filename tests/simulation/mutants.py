@@ -73,8 +73,8 @@ MUTANTS = {
     "a value that is written replaces a held one": Change(
         "(known is not None and known[1].kind != m.HELD):",
         "known is not None:",
-        "if known and known ~= HELD or not known and record[DONE] then",
-        "if known or record[DONE] then",
+        "if known and known ~= HELD or used_up then",
+        "if known or used_up then",
     ),
     "who has written what it held gives up its hold": Change(
         "elif outcome.settled is None and self._holder(child, now) == nonce:",

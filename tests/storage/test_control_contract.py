@@ -288,6 +288,18 @@ def test_a_value_that_is_written_after_its_last_use_is_to_be_deleted(client, a, 
     assert probe(b, 0) == (m.State(states.SETTLED, 1, "", None),)
 
 
+def test_a_value_that_is_used_up_comes_back_only_if_what_is_made_of_it_is_lost(client, a, b):
+    launch(client, 0)
+    a.claim(0)
+    a.commit(0, 1, STORED)
+    assert a.tell(m.Release, (), ((0, 1),)) == ((0, 1),)
+    assert b.commit(0, 1, STORED, hold=True) == m.Settlement(m.OK)
+    assert probe(b, 0)[0].value is None
+    assert b.commit(0, 1, STORED, hold=True, settled=None) == m.Settlement(m.OK)
+    assert probe(b, 0) == (m.State(states.SETTLED, 1, "", STORED),)
+    assert a.commit(0, 1, STORED, settled=None) == m.Settlement(m.OK)
+
+
 def test_a_value_alone_makes_no_task_done_and_settles_none(client, a, b):
     launch(client, 0)
     assert b.commit(0, 1, STORED, settled=None) == m.Settlement(m.LOST)

@@ -39,17 +39,18 @@ class Finished(NamedTuple):
 
 
 class Computed(NamedTuple):
-    """The value of a task that is done, computed again because it was lost."""
+    """The value of a task that is done, computed again because it was lost; `used_up` if only lost ones need it."""
 
     task: int
     attempt: int
     packed: fx.Packed
+    used_up: bool
 
     def restored(self) -> m.Outcome:
         """Say where the value is now."""
         inline, nbytes, body = self.packed
         value = m.Value(m.INLINE, nbytes, body) if inline else m.Value(m.STORED, nbytes)
-        return m.Outcome(self.task, self.attempt, value, settled=None)
+        return m.Outcome(self.task, self.attempt, value, hold=self.used_up, settled=None)
 
 
 @dataclass(slots=True)

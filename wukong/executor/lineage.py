@@ -180,10 +180,10 @@ class Lineage:
     def _save(self, task: int, value: Any, seconds: float) -> None:
         """Have a value written if whoever needed it next would take longer to compute it, and its record is there."""
         record = self._records[task]
-        if record.value is not None and record.state in (states.SETTLED, states.UNSETTLED):
+        if record.state in (states.SETTLED, states.UNSETTLED):
             packed = self._context.pack(value)
             if packed.inline or seconds >= self._context.costs.write(packed.nbytes):
-                self._writing.append(Computed(task, record.attempt, packed))
+                self._writing.append(Computed(task, record.attempt, packed, record.value is None))
                 return
         self._unsaved[task] = seconds
 

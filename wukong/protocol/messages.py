@@ -98,7 +98,8 @@ class Outcome(NamedTuple):
     claims : int
         At most so many of the children made ready are claimed for the sender; the rest are left `READY`.
     hold : bool
-        With a held value: whether the sender would wait for one child that is not complete yet.
+        With a held value: whether the sender would wait for one child that is not complete yet. With a value alone:
+        whether it is to be kept though it was used up, because others that are lost are made of it.
     inputs : tuple of (int, int)
         Inputs whose home is this shard and that this outcome has used up, each with its number of consumers.
     settled : bool, or None

@@ -285,11 +285,13 @@ class Shard:
     def _record(self, outcome: m.Outcome, nonce: str) -> None:
         """Note where the value is.
 
-        A written value replaces a held one, never the other way round; one that is used up does not come back.
+        A written value replaces a held one, never the other way round; one that is used up does not come back, unless
+        others that are lost are made of it.
         """
         task, value = outcome.task, outcome.value
         known = self.values.get(task)
-        if task == m.CLIENT or (known is None and task in self.done) or (known is not None and known[1].kind != m.HELD):
+        used_up = known is None and task in self.done and not (outcome.settled is None and outcome.hold)
+        if task == m.CLIENT or used_up or (known is not None and known[1].kind != m.HELD):
             return
         if value.kind == m.HELD:
             value = value._replace(body=nonce)

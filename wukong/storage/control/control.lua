@@ -342,7 +342,8 @@ local function record_value(at)
   end
   local record = record_of(task)
   local known = record[KIND]
-  if known and known ~= HELD or not known and record[DONE] then
+  local used_up = not known and record[DONE] and not (request[at + O_SETTLED] == nil and request[at + O_HOLD])
+  if known and known ~= HELD or used_up then
     return
   end
   record[KIND], record[VALUE_ATTEMPT] = kind, request[at + O_ATTEMPT]

@@ -298,4 +298,5 @@ def rows(times: int = 3, seed: int = 0) -> Iterator[Row]:
             yield at_random("SIGSTOP beyond the lease", signal.SIGSTOP, 5.0 * times, 2.0, seed, store)
             yield continued(2.0 * times, seed, store)
             yield keepers(signal.SIGKILL, 2 * times, seed, store)
+            yield keepers(signal.SIGSTOP, 2 * times, seed, store)
         stores.close()

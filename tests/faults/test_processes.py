@@ -46,8 +46,14 @@ def test_workers_may_die_at_any_moment() -> None:
     assert good(faults.at_random("kill -9", signal.SIGKILL, 2.0, 0.3))
 
 
-def test_the_keeper_may_die() -> None:
-    assert good(faults.keepers(signal.SIGKILL, 1))
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_the_keeper_may_die_and_it_may_be_stopped_when_a_worker_dies(number: int) -> None:
+    assert good(faults.keepers(number, 1))
+
+
+def test_workers_may_die_over_a_server(tcp_url: str) -> None:
+    assert good(faults.at_steps(faults.end_by_kill, range(2, 5), store=tcp_url))
+    assert good(faults.keepers(signal.SIGKILL, 1, store=tcp_url))
 
 
 def test_a_worker_that_is_stopped_for_longer_than_its_lease_is_replaced(tmp_path: Path) -> None:

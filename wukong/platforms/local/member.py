@@ -66,8 +66,8 @@ class Member:
         Then also: the most memory it had, in bytes.
     said : deque of str
         What it printed and logged last.
-    hung_up, gone : bool
-        Whether its socket has been read to the end; whether it is no longer one of the pack.
+    hung_up, condemned, gone : bool
+        Whether its socket has been read to the end; whether it is to be killed; whether it is one of the pack no more.
     """
 
     def __init__(self, number: int, channel: Channel, tickets: int) -> None:
@@ -80,7 +80,7 @@ class Member:
         self.status: int | None = None
         self.peak: int | None = None
         self.said: deque[str] = deque(maxlen=_MESSAGES)
-        self.hung_up = False
+        self.hung_up = self.condemned = False
         self.gone = False
         self.known = Known()
 

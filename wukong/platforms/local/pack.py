@@ -85,7 +85,9 @@ class Pack:
         self._pump = Pump("wukong-reader")
         self.lock = self._pump.lock
         self._processes = Processes(self._pump, self._serve, self._came, self._bury, self._start_again)
-        self._watch = Watch(self._busy, self.kill, lambda: list(self._looks.values()), PROCESSES.lease)
+        keeping = self._processes
+        looks = lambda: list(self._looks.values())  # noqa: E731
+        self._watch = Watch(self._busy, self.kill, looks, keeping.expected, keeping.kill_keeper, PROCESSES.lease)
         try:
             self._start()
         except BaseException:
@@ -365,7 +367,8 @@ class Pack:
                 self._give_up(f"{why}; the last: {lost(members[0])}")
             try:
                 while len(self._processes.members) < self.workers and self._broken is None:
-                    self._idle.append(self._processes.fork())
+                    # What the dead were at is for others, who need not be born first.
+                    self._idle.insert(0, self._processes.fork())
             except OSError as error:
                 self._give_up(f"another cannot be started ({error}); the last: {lost(members[0])}")
         for member, work in zip(members, works, strict=True):

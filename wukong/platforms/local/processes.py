@@ -141,8 +141,15 @@ class Processes:
 
     def kill(self, member: Member) -> None:
         """End a worker and what it has started."""
+        member.condemned = True
         with contextlib.suppress(OSError):
             self._tell_keeper("kill", member.number)
+
+    def expected(self) -> int | None:
+        """Return the process number of the keeper if it is to say something: who came, or who died."""
+        members = list(self.members.values())
+        asked = any(member.pid is None or member.hung_up or member.condemned for member in members)
+        return self.keeper_pid if asked else None
 
     def kill_keeper(self) -> None:
         """End all of them, so that they start again: the keeper answers no more."""

@@ -1,4 +1,4 @@
-"""Looks in on workers that are at work, now and then: which of them have been stopped, and who else wants to look.
+"""Looks in on workers that are at work, now and then: which have been stopped, or their keeper; who else wants to look.
 
 One thread for a pack; it sleeps while nobody is at work, and costs nothing per task. A worker counts as silent by what
 the system says of it (state ``T``: SIGSTOP, or a debugger that let go), never by time alone: a long task, or one that
@@ -27,8 +27,12 @@ class Watch:
         ``silent(member)``: it has been stopped for longer than `lease`.
     looks : callable
         Returns what else is to be called at each look.
+    keeper : callable
+        Returns the process number of the keeper if something is expected of it; else None.
+    stuck : callable
+        ``stuck()``: the keeper has been stopped for longer than `lease`, while something was expected of it.
     lease : float
-        Seconds that a worker may be stopped.
+        Seconds that a process may be stopped.
     """
 
     def __init__(
@@ -36,6 +40,8 @@ class Watch:
         at_work: Callable[[], list[Member]],
         silent: Callable[[Member], None],
         looks: Callable[[], Iterable[Callable[[], None]]],
+        keeper: Callable[[], int | None],
+        stuck: Callable[[], None],
         lease: float,
     ) -> None:
         self.rests = True
@@ -43,7 +49,9 @@ class Watch:
         self._at_work = at_work
         self._silent = silent
         self._looks = looks
-        self._stopped: dict[Member, float] = {}
+        self._keeper = keeper
+        self._stuck = stuck
+        self._stopped: dict[int, float] = {}
         self._called = threading.Event()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
@@ -64,11 +72,16 @@ class Watch:
 
     def look(self, passed: float) -> None:
         """Look once, `passed` seconds after the last time."""
-        stopped = {member: self._stopped.get(member, -passed) + passed for member in self._at_work() if _stops(member)}
-        self._stopped = stopped
-        for member, seconds in stopped.items():
+        members = {member.pid: member for member in self._at_work()}
+        keeper = self._keeper()
+        pids = [pid for pid in (*members, keeper) if pid is not None and _stops(pid)]
+        self._stopped = {pid: self._stopped.get(pid, -passed) + passed for pid in pids}
+        for pid, seconds in self._stopped.items():
             if seconds >= self.lease:
-                self._silent(member)
+                if pid == keeper:
+                    self._stuck()
+                else:
+                    self._silent(members[pid])
         for look in self._looks():
             look()
 
@@ -88,10 +101,10 @@ class Watch:
                 self.rests = False
 
 
-def _stops(member: Member) -> bool:
-    """Whether a worker has been stopped."""
+def _stops(pid: int) -> bool:
+    """Whether a process has been stopped."""
     try:
-        with open(f"/proc/{member.pid}/stat", "rb") as stat:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
             return stat.read().rpartition(b") ")[2][:1] == b"T"
     except OSError:
         return False

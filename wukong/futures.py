@@ -34,6 +34,8 @@ class Future(TaskRef):  # type: ignore[misc]
         The name of the call.
     status : str
         ``pending``, ``finished``, ``error`` or ``cancelled``.
+    job : str or None
+        Of a graph's, the name of the job.
     """
 
     __slots__ = ("__weakref__", "call")
@@ -47,6 +49,11 @@ class Future(TaskRef):  # type: ignore[misc]
     def status(self) -> str:
         """How far it is: ``pending``, ``finished``, ``error`` or ``cancelled``."""
         return _STATUS.get(self.call.state, "pending")
+
+    @property
+    def job(self) -> str | None:
+        """Of a future of a graph, the name of its job, which `Client.attach` takes; else None."""
+        return self.call.job
 
     def done(self) -> bool:
         """Return whether it has a value, has failed, or was cancelled."""

@@ -351,8 +351,10 @@ def test_whatever_ends_a_job_is_seen_before_the_next_task_and_it_is_told_what_ma
         if error is None:
             assert len(left) in allowed
         else:
-            (told,) = [text for text in error.__notes__ if "may still run" in text]
-            assert told.count(" in thread ") + told.count(" in worker process ") in allowed
+            told = "".join(text for text in getattr(error, "__notes__", ()) if "may still run" in text)
+            at_work = told.count(" in thread ") + told.count(" in worker process ")
+            # On a busy machine the budget may be spent before anything has begun.
+            assert at_work in allowed or (cause == "budget" and not begun(tmp_path))
         (tmp_path / "open").touch()
         nothing_is_left()
         if cause != "close":

@@ -11,7 +11,7 @@ from dask import config as dask_config
 from wukong import config
 from wukong.client import current
 from wukong.client.functions import get
-from wukong.client.jobs import JobAt, given, jobs, not_ours, recreate, submit_job
+from wukong.client.jobs import JobAt, attach_job, given, jobs, recreate, submit_job
 from wukong.client.submitting import Submitting
 from wukong.errors import ConfigError
 from wukong.events import Run
@@ -135,6 +135,7 @@ class Client(Submitting):
         priority: float = 0,
         retries: int | Retry = 0,
         traverse: bool = True,
+        name: str | None = None,
         **kwargs: Any,
     ) -> Any:
         """Compute collections in the background.
@@ -155,6 +156,8 @@ class Client(Submitting):
             How often a task may run again after it raised; see `submit`.
         traverse : bool
             Whether to look for collections in containers inside of `collections`.
+        name : str, optional
+            Of the job, for `attach`; one is made up if None.
         **kwargs
             Options of `wukong.config.Options`, for this graph alone; others concern other schedulers and are passed
             over.
@@ -172,7 +175,7 @@ class Client(Submitting):
         if variables:
             options = self._given(kwargs)
             graph, keys = finalised(variables, optimize_graph)
-            futures = self._job(graph, keys, priority, retries, options)
+            futures = self._job(graph, keys, priority, retries, options, name)
             found = [futures[key] for key in keys]
         results = iter(found)
         items = [next(results) if is_dask_collection(item) else item for item in items]
@@ -189,6 +192,7 @@ class Client(Submitting):
         *,
         priority: float = 0,
         retries: int | Retry = 0,
+        name: str | None = None,
         **kwargs: Any,
     ) -> Any:
         """Compute collections in the background and return them as collections of futures.
@@ -196,7 +200,7 @@ class Client(Submitting):
         Parameters
         ----------
         collections : collection, or a list or tuple of them
-        optimize_graph, priority, retries, **kwargs
+        optimize_graph, priority, retries, name, **kwargs
             As in `compute`.
         """
         items = list(collections) if type(collections) in SEVERAL else [collections]
@@ -204,15 +208,21 @@ class Client(Submitting):
             return collections
         options = self._given(kwargs)
         graph, keys, rebuild = persisted(items, optimize_graph)
-        built = rebuild(self._job(graph, keys, priority, retries, options))
+        built = rebuild(self._job(graph, keys, priority, retries, options, name))
         return type(collections)(built) if type(collections) in SEVERAL else built[0]
 
     def _job(
-        self, graph: Any, keys: list[Any], priority: float, retries: int | Retry, options: dict[str, Any]
+        self,
+        graph: Any,
+        keys: list[Any],
+        priority: float,
+        retries: int | Retry,
+        options: dict[str, Any],
+        name: str | None,
     ) -> dict[Any, Future]:
         """Have a graph computed in the background and return a future for each key."""
         check_numbers(priority, retries)
-        job = submit_job(self._engine, graph, keys, options, priority, retries, weakref.WeakMethod(self._ran))
+        job = submit_job(self._engine, graph, keys, options, priority, retries, weakref.WeakMethod(self._ran), name)
         return {key: Future(call) for key, call in job.items()}
 
     def _given(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,21 +244,27 @@ class Client(Submitting):
     def attach(self, name: str) -> dict[Any, Future]:
         """Return futures of what a job is to give, by key, though nobody may have kept those it was begun with.
 
+        It may be one of this client, or one that another client has begun by `compute` or `persist` in the same store,
+        and has died over. Then this client goes on with it, with its own workers: what is stored is not run again.
+
         Parameters
         ----------
         name : str
-            As `jobs` tells it.
+            As `jobs`, or `Future.job`, tells it.
 
         Raises
         ------
         AttachUnsupported
-            If it is no job of this client that is not done: on the local platform, executors end with their client.
+            If there is no such job; if its client lives; or if the client has no store by its URL.
+        StoreForgot
+            If the store has lost parts of its plan.
         """
         self._engine.check()
         found = jobs(self._engine).get(name)
-        if found is None:
-            raise not_ours(name, self._options.store)
-        return {call.key: Future(call) for call in found[1]}
+        if found is not None:
+            return {call.key: Future(call) for call in found[1]}
+        calls = attach_job(self._engine, name, self._given({}), weakref.WeakMethod(self._ran))
+        return {key: Future(call) for key, call in calls.items()}
 
     # --- what came of it ----------------------------------------------------------------------------------------------
 

@@ -1,14 +1,17 @@
 """Graphs that run in the background for a client, and running again what failed."""
 
+import re
 import weakref
 from collections.abc import Sequence
 from contextvars import copy_context
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from wukong import config
 from wukong.client.functions import get, last_run
 from wukong.errors import AttachUnsupported, ConfigError
 from wukong.ids import new_job
+from wukong.scheduler import stores
 from wukong.scheduler.course import Course, Running, cancelled, present
 from wukong.scheduler.dask.collections import futures_read
 from wukong.scheduler.dask.nodes import dependencies, evaluate
@@ -17,7 +20,10 @@ from wukong.scheduler.futures.call import Call
 from wukong.scheduler.futures.engine import SELECT, Engine
 from wukong.scheduler.futures.lanes import Turn
 from wukong.scheduler.left import Left
+from wukong.scheduler.run import go_on
 from wukong.scheduler.tries import Retry
+
+_NAME: Final = re.compile(r"[\w.-]{1,100}", re.ASCII)
 
 
 def submit_job(
@@ -28,6 +34,7 @@ def submit_job(
     priority: float,
     retries: int | Retry,
     ran: Any,
+    name: str | None = None,
 ) -> dict[Any, Call]:
     """Have a graph computed in the background; return, for each key, the call that gives its value.
 
@@ -43,20 +50,81 @@ def submit_job(
         How often a task may run again.
     ran : weak method
         Is told of the figures of the run.
+    name : str, optional
+        Of the job.
+
+    Raises
+    ------
+    ConfigError
+        If there is a job of this name.
     """
+    if name is not None:
+        _refuse(name, engine, options["store"])
     read = futures_read(graph, keys, engine.calls) if engine.calls else {}
     wanted = list(dict.fromkeys(keys))
-    course = Course(present.get(), new_job())
+    course = Course(present.get(), name or new_job())
     options = {**options, "packs": engine.processes.find, "admission": engine.admission, "course": course}
     args = graph, wanted, options, retries, ran, read
     inputs = tuple(read.values())
-    job = Job(engine, course.job, work, args, inputs=inputs, priority=priority, context=copy_context())
+    return _begin(Job(engine, course.job, work, args, inputs=inputs, priority=priority, context=copy_context()), course)
+
+
+def attach_job(engine: Engine, name: str, options: dict[str, Any], ran: Any) -> dict[Any, Call]:
+    """Go on with a job whose client has died; return, for each key, the call that gives its value.
+
+    Parameters
+    ----------
+    engine, options, ran
+        As in `submit_job`.
+    name : str
+        Of the job.
+
+    Raises
+    ------
+    AttachUnsupported
+        If there is no such job in the store, or its client lives.
+    """
+    from wukong.scheduler import note as notes
+
+    store = options["store"]
+    values = None if store in (None, "embedded") else stores.at(store, name).values
+    note = None if values is None else notes.read(values)
+    if note is None:
+        raise not_ours(name, store)
+    if note.owner.alive:
+        raise AttachUnsupported(
+            f"the client of job {name!r} lives, in process {note.owner.pid}: take the results there, or end it first"
+        )
+    course = Course(job=name)
+    here = {"packs": engine.processes.find, "admission": engine.admission, "course": course}
+    args = None, note.walk.wanted, {**options, **here}, 0, ran, note
+    return _begin(Attached(engine, name, go_on, args, context=copy_context()), course)
+
+
+def _begin(job: "Job", course: Course) -> dict[Any, Call]:
     job.course = course
     course.tell(partial(_ended, weakref.ref(job)))
+    engine, wanted = job.engine, job.args[1]
     parts = {key: Call(engine, key, None, inputs=(job,), part=index) for index, key in enumerate(wanted)}
+    for part in parts.values():
+        part.job = job.key
     engine.submit([job], engine.jobs, Turn())
     engine.submit(parts.values(), SELECT)
     return parts
+
+
+def _refuse(name: str, engine: Engine, store: str | None) -> None:
+    """Refuse a name that no job can have, or that one has."""
+    from wukong.scheduler import note as notes
+
+    if not (isinstance(name, str) and _NAME.fullmatch(name)):
+        raise ConfigError(f"name={name!r} is not allowed; use up to 100 letters, digits and any of _.-")
+    values = None if store in (None, "embedded") else stores.at(store, name).values
+    if name in jobs(engine) or (values is not None and notes.read(values) is not None):
+        raise ConfigError(
+            f"there is a job {name!r}: go on with it by attach({name!r}), remove it by `wukong clean`, or use another "
+            "name"
+        )
 
 
 def _ended(found: "weakref.ref[Job]", error: BaseException) -> None:
@@ -82,6 +150,22 @@ class Job(Call):
     def perform(self) -> Any:
         """See `Call`."""
         return work(*self.args)
+
+
+class Attached(Job):
+    """The call that goes on with a job of another client."""
+
+    __slots__ = ()
+
+    def perform(self) -> Any:
+        """See `Call`."""
+        _, _, options, _, ran, note = self.args
+        own = {name: options[name] for name in ("packs", "admission", "course")}
+        values = go_on(note, config.resolve({name: options[name] for name in config.NAMES}), **own)
+        tell = ran()
+        if tell is not None:
+            tell(last_run())
+        return values
 
 
 class JobAt(NamedTuple):
@@ -119,10 +203,14 @@ def jobs(engine: Engine) -> dict[str, tuple[JobAt, list[Call]]]:
 
 def not_ours(name: str, store: str | None) -> AttachUnsupported:
     """Return the error of a job that was begun by another client."""
-    left = "" if store is None else "; what it left in the store, `wukong clean --store URL` removes"
+    if store in (None, "embedded"):
+        return AttachUnsupported(
+            f"there is no job {name!r} of this client that is not done, and no other can be gone on with: without a "
+            "store by its URL, executors end with the client that started them, and so do values. Compute it again"
+        )
     return AttachUnsupported(
-        f"there is no job {name!r} of this client that is not done, and no other can be gone on with: on the local "
-        f"platform executors end with the client that started them. Compute it again{left}"
+        f"there is no job {name!r} of this client that is not done, and the store has none that was begun by "
+        "`Client.compute` or `persist`: it is over, or nobody has touched it for too long. Compute it again"
     )
 
 
@@ -169,6 +257,8 @@ def recreate(call: Call) -> None:
         call.perform()
         return
     graph, keys, options, _, _, read = call.args
+    if graph is None:
+        raise ConfigError(f"job {call.key!r} was begun by another client, which had its graph; compute that here")
     cache = {key: one.engine.open(one) for key, one in read.items()}
     alone = {**options, "granules": "inline", "store": None, "course": None}
     key = getattr(call.error, "wukong_task", None)

@@ -51,6 +51,8 @@ class Company:
         The job's place on the board.
     beside : list of hashable
         Names of functions that run in this process, but not in an executor of the job.
+    published : callable
+        Called when the parts of the plan have been put where executors find them, each time.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Company:
         admission: Admission | None = None,
     ) -> None:
         self.beside: list[Hashable] = []
+        self.published: Callable[[], object] = _nobody
         self._plan = plan
         self._packs = packs
         self._granules = granules
@@ -248,3 +251,9 @@ class Company:
         elif self.posted.over:
             # An executor that came late missed them, as the values of the job had been cleared.
             self._job.values.delete(list(self._encoded.blobs))
+        else:
+            self.published()
+
+
+def _nobody() -> None:
+    return None

@@ -4,7 +4,8 @@ Tasks before `index` are done and their values at hand; task `index` runs alread
 """
 
 import contextlib
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Mapping
+from functools import partial
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
@@ -23,6 +24,7 @@ from wukong.platforms.local.admission import Admission
 from wukong.protocol import messages as m
 from wukong.scheduler import stores
 from wukong.scheduler.adaptive import name_of
+from wukong.scheduler.annotations import Annotation
 from wukong.scheduler.company import Company, Packs
 from wukong.scheduler.course import Course, Running
 from wukong.scheduler.dask.graphs import finalisers
@@ -31,7 +33,9 @@ from wukong.scheduler.dask.nodes import data, evaluate, functions_of
 from wukong.scheduler.keeping import Keeping
 from wukong.scheduler.launch import Client
 from wukong.scheduler.left import Left, Values
+from wukong.scheduler.note import NAME, Note, bare, owner
 from wukong.scheduler.trace import in_company, put_together
+from wukong.scheduler.watch import repair
 
 
 class Compiled:
@@ -58,7 +62,9 @@ class Compiled:
     admission : Admission, optional
         The books of what annotated tasks need, if any are.
     name : str, optional
-        Of the job, if it has been given one.
+        Of the job, if it has been given one. Then, over a store, it is noted what another client needs to go on.
+    note : Note, optional
+        Of a job that another client has begun, and that is gone on with.
     """
 
     def __init__(
@@ -73,7 +79,9 @@ class Compiled:
         packs: Packs | None = None,
         admission: Admission | None = None,
         name: str = "",
+        note: Note | None = None,
     ) -> None:
+        self._note = note
         self._walk = walk
         self._values = values
         self._left = values.left if isinstance(values, Values) else {}
@@ -95,19 +103,28 @@ class Compiled:
             given = {}
         once = {key for key, note in walk.notes.items() if note.once}
         # What is said of a task is not said of those that it would be fused with.
-        self._plan = plan = lower(left, self._outputs, given, fuse=observer is None and not walk.notes, once=once)
+        if note is None:
+            plan = lower(left, self._outputs, given, fuse=observer is None and not walk.notes, once=once)
+        else:
+            self._outputs, plan = note.outputs, note.plan
+        self._plan = plan
         self._numbers = {plan.key(task): task for task in plan.given}
         self._given = {self._numbers[key]: value for key, value in known.items() if key in self._numbers}
-        notes = {}
+        notes: Mapping[int, Annotation] = {} if note is None else note.notes
         if walk.notes:
             notes = {task: note for task in plan.tasks if (note := walk.notes.get(plan.key(task))) and note.apart}
         self._company = Company(plan, workers, granules, packs, notes, admission)
+        self._notes, noted = notes, bool(name) and store is not None
         name = name or new_job()
         self._stores = stores.in_process() if store is None else stores.at(store, name)
         self._before = self._stores.counters()
         # What is to run in this process need not travel, if it need not be published either.
         lenient = store is None and any(note.workers == "threads" for note in notes.values())
-        self._encoded = None if store is None and granules != "processes" else encode(plan, lenient=lenient)
+        if note is None:
+            self._encoded = None if store is None and granules != "processes" else encode(plan, lenient=lenient)
+        else:
+            assert self._stores.values is not None
+            self._encoded = note.published(self._stores.values)
         runnable: Any = plan
         if store is not None and self._encoded is not None:
             # The company knows the job, and the job its plan, which would keep both alive.
@@ -135,10 +152,21 @@ class Compiled:
         if store is not None:
             company = self._company
             self._keeping = Keeping(
-                self._job, self._client, company.posted, company.executors, self._stores.generation, company.publish
+                self._job,
+                self._client,
+                company.posted,
+                company.executors,
+                self._stores.generation,
+                company.publish,
+                0 if note is None else note.epoch + 1,
             )
+        if noted:
+            write = WeakMethod(self._write)
+            self._company.published = lambda: (there := write()) is not None and there()
         self._joined = Spans()
         self._started = False
+        self._beside: list[Running] = []
+        self._joining = False
         self._course: Course | None = None
         self._dropped: set[int] = set()
         self._job.dropped = self._dropped
@@ -178,12 +206,33 @@ class Compiled:
         if self._running is not None:
             self._company.beside = [name_of(functions_of(self._walk.nodes[self._index]))]
         self._company.begin(self._job, self._stores.url, self._encoded)
-        self._client.launch()
+        if self._note is None or self._keeping is None:
+            self._client.launch()
+        else:
+            self._client.anew(partial(repair, epoch=self._keeping.epoch))
         if self._keeping is not None:
             self._keeping.begin()
         if self._given:
             given, self._given = self._given, {}
             self._client.supply(given)
+
+    def _write(self) -> None:
+        """Note what another client needs to go on."""
+        walk, values, encoded = self._walk, self._values, self._encoded
+        assert self._keeping is not None
+        assert encoded is not None
+        assert self._job.values is not None
+        inputs = dict(zip(walk.keys, walk.inputs, strict=True))
+        keys = list(self._finalisers)
+        rest = Walk(keys, [self._finalisers[key] for key in keys], [inputs[key] for key in keys], {}, walk.wanted)
+        known = {key: values[key] for key in self._asked if key not in self._outputs and key in (*values, *self._left)}
+        plan = self._plan if self._note else bare(self._plan)
+        epoch, digests = self._keeping.epoch, list(encoded.blobs)
+        note = Note(owner(), epoch, plan, self._outputs, rest, known, self._notes, encoded.manifest, digests)
+        note.write(self._job.values)
+        if self._company.posted.over:
+            # The values of the job may have been cleared while it was written.
+            self._job.values.delete([NAME])
 
     def finish(self, value: Any = None) -> Run:
         """Work on the job to its end and add the results to the values.
@@ -199,7 +248,7 @@ class Compiled:
             What a task raised, with a note that names the task.
         """
         values = self._values
-        self._company.beside = []
+        self._company.beside, self._beside, self._joining = [], [], True
         for key in [*values, *self._left]:
             if key not in self._asked:
                 del values[key]
@@ -247,10 +296,12 @@ class Compiled:
 
     def at_work(self) -> list[Running]:
         """Return the tasks that run now."""
-        return [Running(self._plan.key(task), where) for task, where in self._company.at_work()]
+        return [*self._beside, *(Running(self._plan.key(task), where) for task, where in self._company.at_work())]
 
     def follow(self, course: Course) -> None:
         """End when it does, and let it see how far this is."""
+        if self._running is not None and not self._joining:
+            self._beside = course.at_work()
         course.at_work, course.working = self.at_work, lambda: self._company.posted.working
         course.done = lambda: max(self._index, 0) + len(self._job.spans) + len(self._job.away)
         course.tell(self.fail)

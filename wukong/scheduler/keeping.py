@@ -51,6 +51,8 @@ class Keeping:
         Returns a number that changes when the store may have forgotten something.
     publish : callable
         Puts the parts of the plan into the store again.
+    first : int
+        The epoch under which this client opens the job.
 
     Attributes
     ----------
@@ -68,8 +70,10 @@ class Keeping:
         away: Callable[[], Collection[str]],
         generation: Callable[[], int],
         publish: Callable[[], None],
+        first: int = 0,
     ) -> None:
         self.epochs = self.found = 0
+        self._first = first
         self._job = job
         self._client = client
         self._posted = posted
@@ -80,6 +84,11 @@ class Keeping:
         self._driver = Driver(job)
         self._opening = Lock()
         self._over = False
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the job."""
+        return self._first + self.epochs
 
     def begin(self) -> None:
         """Keep the job from now on, as it has been opened."""
@@ -181,7 +190,7 @@ class Keeping:
             self._posted.resume()
             try:
                 self._publish()
-                self._client.anew(partial(repair, epoch=self.epochs, without=without))
+                self._client.anew(partial(repair, epoch=self.epoch, without=without))
             except JobStalled as forgot_meanwhile:
                 error = forgot_meanwhile
             else:

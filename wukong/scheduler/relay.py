@@ -134,9 +134,14 @@ class Relay:
                 return False
             if not costs.hand_over(worked, self._size - index, self._expected(index)):
                 return True
+            course = self._course
+            before, running = course.at_work, course.at_work()
+            # From now on the baton does not tell.
+            course.at_work = lambda: running
             try:
                 index = self.baton.pop()
             except IndexError:
+                course.at_work = before
                 return True
             tasks, values = self._walk, self._values
         try:

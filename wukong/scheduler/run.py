@@ -44,6 +44,7 @@ from wukong.scheduler.dask.graphs import (
 from wukong.scheduler.dask.nodes import evaluate
 from wukong.scheduler.left import Left, Values
 from wukong.scheduler.needed import Needed
+from wukong.scheduler.note import Note
 from wukong.scheduler.relay import Lookout, Relay
 from wukong.scheduler.trace import alone
 
@@ -124,6 +125,41 @@ def run(
     finally:
         present.reset(token)
         course.over()
+
+
+def go_on(note: Note, options: Options, *, packs: Packs, admission: Admission, course: Course) -> Any:
+    """Return the values of what was asked of a job that another client has begun, whatever it takes.
+
+    Parameters
+    ----------
+    note : Note
+        What that one left.
+    options : Options
+        How to run, with the store of the job.
+    packs, admission : Packs, Admission
+        As in `run`.
+    course : Course
+        With the name of the job.
+    """
+    began = perf_counter()
+    walk, values = note.walk, Values(note.known, leave=True)
+    workers = options.workers or dask_config.get("num_workers", None) or workers_here()
+    executed = "processes" if options.granules == "processes" else "threads"
+    token = present.set(course)
+    try:
+        with nullcontext() if options.budget is None else Budget(course, options.budget):
+            course.begins(note.plan.size, partial(Needed, walk))
+            with Compiled(
+                walk, values, workers, options.store, None, -1, executed, packs, admission, course.job, note
+            ) as compiled:
+                compiled.follow(course)
+                figures = compiled.finish()
+    finally:
+        present.reset(token)
+        course.over()
+    figures.tasks, figures.seconds = note.plan.size, perf_counter() - began
+    _latest.run = figures
+    return arrange(walk.wanted, values.known())
 
 
 def _run_through(

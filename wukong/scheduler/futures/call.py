@@ -95,6 +95,8 @@ class Call:
         What stands for its function while it is not decided where that belongs.
     trace : traceback or None
         Where it was raised.
+    job : str or None
+        Of what is a part of a graph, the name of its job.
     earlier : list of str
         What it raised in earlier tries.
     cause : Call or None
@@ -113,6 +115,7 @@ class Call:
         "function",
         "has_value",
         "inputs",
+        "job",
         "key",
         "kind",
         "kwargs",
@@ -180,6 +183,7 @@ class Call:
         self.tag = 0.0
         self.lane: Any = None
         self.kind: Any = None
+        self.job: str | None = None
 
     @property
     def done(self) -> bool:

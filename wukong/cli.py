@@ -105,11 +105,12 @@ def _simulate(options: argparse.Namespace) -> int:
 def _add_clean(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser(
         "clean",
-        help="remove what dead jobs left in a store",
+        help="remove what dead jobs left",
         description="List what jobs have in a store: their keys, bytes, when they were opened or last looked after, "
-        "and when anybody touched them last. Then ask, and remove what has been idle for long. Jobs at work stay.",
+        "and when anybody touched them last; and what dead clients left on this machine: values on disk, and embedded "
+        "servers. Then ask, and remove what has been idle for long, or whose client is dead. Jobs at work stay.",
     )
-    parser.add_argument("--store", metavar="URL", required=True, help="the store")
+    parser.add_argument("--store", metavar="URL", help="a store to look at as well")
     parser.add_argument("--idle", type=float, metavar="SECONDS", help="how long a dead job is idle (default 3600)")
     parser.add_argument("--yes", action="store_true", help="remove without asking")
     parser.set_defaults(command=_clean)
@@ -126,7 +127,8 @@ def _clean(options: argparse.Namespace) -> int:
         except EOFError:
             return False
 
-    config.resolve({"store": options.store})
+    if options.store is not None:
+        config.resolve({"store": options.store})
     return clean.clean(options.store, clean.IDLE if options.idle is None else options.idle, agreed)
 
 

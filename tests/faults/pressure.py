@@ -24,8 +24,8 @@ def no_room(times: int, seed: int = 0, granules: str = "threads") -> Iterator[Ro
     with Server("--maxmemory-policy", "noeviction") as server:
         rows = {
             "memory full at once (maxmemory)": ("2mb", WAITS),
-            "no memory for values, no directory": ("6mb", WAITS + _NOWHERE),
-            "no memory for values, which go to disk": ("6mb", WAITS),
+            "no memory for values, no directory": ("40mb", WAITS + _NOWHERE),
+            "no memory for values, which go to disk": ("40mb", WAITS),
         }
         for fault, (limit, waits) in rows.items():
             row = Row(fault)
@@ -35,8 +35,12 @@ def no_room(times: int, seed: int = 0, granules: str = "threads") -> Iterator[Ro
                     server.ask(b"CONFIG", b"SET", b"maxmemory", limit.encode())
 
                 # Nothing is freed while they run, so that there is not enough memory for all.
-                size, wait = (40_000, random.Random(number).uniform(0.01, 0.1)) if limit == "2mb" else (100_000, 0.0)
-                run(row, server.url + waits, number, fill, wait, granules, size=size)
+                at_once = limit == "2mb"
+                size, wait = (40_000, random.Random(number).uniform(0.01, 0.1)) if at_once else (100_000, HANGS)
+                if not at_once:
+                    fill()
+                    row.injected += 1
+                run(row, server.url + waits, number, fill, wait, granules, leaves=24 if at_once else 60, size=size)
                 settle(row, server.content)
                 server.ask(b"CONFIG", b"SET", b"maxmemory", b"0")
             yield row

@@ -207,11 +207,11 @@ def test_a_full_store_is_an_error_with_figures_and_keeps_nothing_of_the_job(serv
 def test_values_that_a_store_has_no_room_for_go_to_disk_and_leave_it_with_the_job(
     server: Server, granules: str
 ) -> None:
-    server.ask(b"CONFIG", b"SET", b"maxmemory", b"6mb")
+    server.ask(b"CONFIG", b"SET", b"maxmemory", b"40mb")
     server.ask(b"CONFIG", b"SET", b"maxmemory-policy", b"noeviction")
-    graph: dict[str, Any] = {f"a{i}": (np.full, 100_000, i) for i in range(20)}
+    graph: dict[str, Any] = {f"a{i}": (np.full, 100_000, i) for i in range(60)}
     graph["all"] = (lambda *arrays: sum(arrays), *graph)
-    np.testing.assert_array_equal(get(server, graph, "all", granules), np.full(100_000, 190))
+    np.testing.assert_array_equal(get(server, graph, "all", granules), np.full(100_000, 1770))
     drivers.until(lambda: not server.content(), "the store is empty")
     spill = links._spills[None]
     drivers.until(lambda: not os.listdir(spill.path), "nothing is on disk")

@@ -1,17 +1,28 @@
 """What jobs left in a store is found and removed, and what is alive is not touched."""
 
+import os
+import signal
+import tempfile
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import wukong
 from tests import drivers
 from wukong import cli
 from wukong.ids import new_job
 from wukong.protocol import messages as m
-from wukong.storage import leftovers
+from wukong.scheduler import stores
+from wukong.storage import leftovers, orphans
 from wukong.storage.control.redis import RedisControlStore
 from wukong.storage.open import connect
+from wukong.storage.server import EmbeddedServer
+from wukong.storage.spill import Spill
+from wukong.storage.values.disk import DiskValueStore
 from wukong.storage.values.redis import RedisValueStore
 
 
@@ -35,6 +46,13 @@ def leave(link: Any, lease: float = 0.0) -> str:
     for name in range(9):
         values.put(f"{name}.1", b"x" * 1000)
     return job
+
+
+@pytest.fixture(autouse=True)
+def _of_this_test_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What others left on this machine is none of these tests' business."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(orphans, "_BASES", ())
 
 
 def test_every_key_of_a_job_is_found_wherever_it_lies(link: Any, server_url: str) -> None:
@@ -121,3 +139,68 @@ def test_clean_does_not_touch_a_job_that_lives_however_little_idle_is_asked_for(
 def test_clean_of_an_embedded_store_says_that_there_is_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["clean", "--store", "embedded"]) == 1
     assert "ends with its client" in capsys.readouterr().err
+
+
+def test_clean_ends_a_server_whose_guard_was_killed_and_none_that_has_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Paths of sockets are short.
+    with tempfile.TemporaryDirectory(prefix="w", dir="/tmp") as directory:
+        monkeypatch.setattr(tempfile, "tempdir", directory)
+        with EmbeddedServer() as lives, EmbeddedServer() as orphan:
+            assert orphans.find() == []
+            path = Path(orphan.directory)
+            os.kill(orphan._process.pid, signal.SIGKILL)
+            drivers.until(lambda: [each.directory for each in orphans.find()] == [path], "it has no guard")
+            ((_, pid),) = orphans.find()
+            assert cli.main(["clean", "--yes"]) == 0
+            assert f"{path}: a server without its client, process {pid}" in capsys.readouterr().out
+            assert not path.exists()
+            assert Path(lives.directory).exists()
+            assert connect(lives.url).call(b"", b"PING") == b"PONG"
+            drivers.until(lambda: not os.path.exists(f"/proc/{pid}/exe"), "the server has ended")
+        assert cli.main(["clean"]) == 0
+        assert "Nothing to remove" in capsys.readouterr().out
+
+
+def test_clean_beside_a_job_that_is_at_work_takes_what_is_dead_and_the_job_ends_right(
+    embedded_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link = connect(embedded_url)
+    dead = leave(link)
+    spilled = tmp_path / "spilled"
+    spilled.mkdir()
+
+    def wait(array: Any) -> int:
+        (tmp_path / "waits").touch()
+        drivers.until((tmp_path / "cleaned").exists, "it is cleaned")
+        return int(array.sum())
+
+    url = f"{embedded_url}?spill={spilled}"
+    graph = {"a": (np.arange, 100_000), "b": (wait, "a"), "c": (lambda a, b: int(a.sum()) == b, "a", "b")}
+    found: list[Any] = []
+
+    def compute() -> None:
+        found.append(wukong.get(graph, "c", store=url, granules="threads", workers=2))
+        found.append(wukong.last_run())
+
+    job = threading.Thread(target=compute)
+    job.start()
+    drivers.until((tmp_path / "waits").exists, "the job is at work")
+    lost = Spill(str(spilled))
+    DiskValueStore(lost.path, dead).put("1.1", b"x")
+    os.close(lost._lock)
+    assert cli.main(["clean", "--store", url, "--idle", "0", "--yes"]) == 0
+    told = capsys.readouterr().out
+    assert "leased" in told
+    assert f"{lost.path}: 1 values that a dead client spilled, 1 bytes" in told
+    assert not os.path.exists(lost.path)
+    assert os.path.isdir(stores._spills[str(spilled)].path)
+    assert dead not in {left.job for left in leftovers.find(link)}
+    (tmp_path / "cleaned").touch()
+    job.join(60.0)
+    right, run = found
+    assert right is True
+    assert not any("lost data" in reason for reason in run.reasons)
+    link.close()
+    stores._links.pop(url)[0].close()

@@ -140,15 +140,15 @@ def test_the_last_tenth_of_a_server_is_kept_for_records(embedded_url: str) -> No
         room = link.room(b"")
         assert room is not None
         room.note(bytes(link.call(b"", b"INFO", b"memory")))
-        for i in range(17):
+        for i in range(14):
             store.put(f"{i}.1", bytes(1_000_000))
-        with pytest.raises(StoreFull, match=rf"of 2000000 bytes would fill .* of {limit}, .* 90% .* for records"):
-            store.put("17.1", bytes(2_000_000))
+        with pytest.raises(StoreFull, match=rf"of 6000000 bytes would fill .* of {limit}, .* 90% .* for records"):
+            store.put("17.1", bytes(6_000_000))
         room.note(bytes(link.call(b"", b"INFO", b"memory")))
         assert room.used < limit * 0.95
         # Room that was made is noticed by whoever needs it.
         store.clear()
-        store.put("17.1", bytes(2_000_000))
+        store.put("17.1", bytes(6_000_000))
     finally:
         link.call(b"", b"CONFIG", b"SET", b"maxmemory", b"0")
         store.clear()

@@ -10,6 +10,8 @@ from typing import Final
 SHARE: Final = 0.9
 #: Seconds for which what a server said is good enough.
 _FRESH: Final = 1.0
+#: Part of what was left, after which that is not good enough any more.
+_PART: Final = 1 / 64
 
 
 class Room:
@@ -28,12 +30,13 @@ class Room:
         """Take in what the server answers to ``INFO memory``; what it does not say is 0."""
         figures = dict(line.split(b":", 1) for line in info.splitlines() if b":" in line)
         self.used, self.limit = (int(figures.get(name, 0)) for name in (b"used_memory", b"maxmemory"))
-        self._when = monotonic()
+        self._when, self._then = monotonic(), self.used
 
     @property
     def old(self) -> bool:
-        """Whether it is time to ask again."""
-        return monotonic() - self._when > _FRESH
+        """Whether it is time to ask again: others may have put as much since as this process has."""
+        left = SHARE * self.limit - self._then
+        return monotonic() - self._when > _FRESH or (self.limit > 0 and self.used - self._then > left * _PART)
 
     def fits(self, nbytes: int) -> bool:
         """Whether so many bytes more leave enough for records."""

@@ -112,7 +112,7 @@ class Compiled:
         self._given = {self._numbers[key]: value for key, value in known.items() if key in self._numbers}
         notes: Mapping[int, Annotation] = {} if note is None else note.notes
         if walk.notes:
-            notes = {task: note for task in plan.tasks if (note := walk.notes.get(plan.key(task))) and note.apart}
+            notes = {task: said for task in plan.tasks if (said := walk.notes.get(plan.key(task))) and said.apart}
         self._company = Company(plan, workers, granules, packs, notes, admission)
         self._notes, noted = notes, bool(name) and store is not None
         name = name or new_job()

@@ -24,8 +24,8 @@ def no_room(times: int, seed: int = 0, granules: str = "threads") -> Iterator[Ro
     with Server("--maxmemory-policy", "noeviction") as server:
         rows = {
             "memory full at once (maxmemory)": ("2mb", WAITS),
-            "no memory for values, no directory": ("40mb", WAITS + _NOWHERE),
-            "no memory for values, which go to disk": ("40mb", WAITS),
+            "no memory for values, no directory": ("9mb", WAITS + _NOWHERE),
+            "no memory for values, which go to disk": ("9mb", WAITS),
         }
         for fault, (limit, waits) in rows.items():
             row = Row(fault)

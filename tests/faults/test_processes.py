@@ -12,8 +12,10 @@ import pytest
 import wukong
 from tests import drivers
 from tests.faults import processes as faults
+from wukong.cost import PROCESSES
 from wukong.errors import TaskLost
 from wukong.platforms.local.packs import pack_of
+from wukong.platforms.local.watch import EVERY
 
 
 def get(graph: dict[str, Any], keys: Any) -> Any:
@@ -123,6 +125,19 @@ def test_what_a_dead_worker_had_is_started_again_soon(tmp_path: Path) -> None:
     seconds = get({"a": (dies_once,)}, "a") - float((tmp_path / "died").read_text())
     print(f"recovered after {seconds:.3f} s")
     assert seconds < faults.HANGS
+
+
+@pytest.mark.soak
+def test_a_worker_that_is_stopped_has_five_seconds(pack: Any, tmp_path: Path) -> None:
+    def stops_once() -> float:
+        if faults._claims(str(tmp_path)):
+            (tmp_path / "stopped").write_text(repr(time.monotonic()))
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return time.monotonic()
+
+    pack._watch.lease = PROCESSES.lease
+    again = get({"a": (stops_once,)}, "a")
+    assert again - float((tmp_path / "stopped").read_text()) >= PROCESSES.lease - EVERY
 
 
 @pytest.mark.soak

@@ -110,7 +110,9 @@ class _Opened:
             opening.manifest, stores.parts_of(name, at.values, lambda: worker.ask("job.publish", name))
         )
         estimates = Estimates(at.costs.unknown)
-        job = Job(name, plan, at.control, at.values, at.costs, estimates, at.pack, at.unpack, self)
+        # Who renews leases says how long they are.
+        costs = at.costs.replace(lease=opening.costs.lease)
+        job = Job(name, plan, at.control, at.values, costs, estimates, at.pack, at.unpack, self)
         job.belongs = self._belongs
         job.at_work = self._seen
         job.dropped = _Dropped(self._seen, dropped, partial(worker.ask, "job.dropped", name))

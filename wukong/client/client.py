@@ -308,14 +308,15 @@ class Client(Submitting):
 
         Returns
         -------
-        list of Running
-            What may still run in threads, as `cancel` tells it; also in the log of ``wukong``, at ``INFO``.
+        list of Running, or None
+            What may still run in threads, as `cancel` tells it; also in the log of ``wukong``, at ``INFO``. None if
+            nothing does.
         """
         if self.asynchronous:
             return _in_thread(self._close)
         return self._close()
 
-    def _close(self) -> list[Running]:
+    def _close(self) -> list[Running] | None:
         self._finalizer.detach()
         left = self._engine.close()
         current.leave(self)
@@ -323,7 +324,8 @@ class Client(Submitting):
             from logging import getLogger
 
             getLogger("wukong").info("a client was closed: %s", may_still_run(left))
-        return left
+        # A notebook whose last line closes the client shows nothing if there is nothing to tell.
+        return left or None
 
     def __enter__(self) -> Self:
         self._engine.check()

@@ -96,6 +96,7 @@ class LuaShard:
                 self.arrived[task] = record[ARRIVED]
         fields = dict(self._pairs(self._keys[3]))
         self.open = bool(fields)
+        self.base: int = list(unpacked(fields[b""]))[2] if self.open else 0
         for name, packed in fields.items():
             if name and not name.startswith(b"="):
                 self.executors[name.decode()] = SimpleNamespace(deadline=list(unpacked(packed))[1])

@@ -42,7 +42,6 @@ class Witness:
         self._plan = plan
         self._shards = shards
         self._calm = calm
-        self._epochs = [-1] * shards
         self._committed: set[int] = set()
         self._granted: dict[tuple[int, int], str] = {}
         # Of tasks that may run only once: to whom each was given last, how often it may run where, and of which nobody
@@ -54,7 +53,7 @@ class Witness:
     def apply(self, number: int, shard: Shard, request: m.Request, now: float, name: str, echo: bool) -> m.Reply:
         """Carry out a request of `name` and check what came of it; of an echo nobody hears the answer."""
         before = dict(shard.active)
-        closed = not shard.open
+        closed, base = not shard.open, shard.base
         alone = [o.task for o in request.outcomes if o.settled is None] if isinstance(request, m.Commit) else []
         undone = [task for task in alone if task not in shard.done]
         reply = shard.apply(request, now)
@@ -62,9 +61,9 @@ class Witness:
             if before.get(task) != shard.active.get(task) or (task in undone and task in shard.done):
                 raise Violation(f"what was told of task {task} is its value alone, and changed more")
         self._check_records(shard, before, now)
+        if shard.base > base:
+            self.forget(number, shard)  # it was opened again, maybe by a late copy after it had forgotten that it was
         kind = type(request)
-        if kind is m.Arrive and request.outcomes[0].task == m.CLIENT and reply.status == m.RUNNING:  # type: ignore[union-attr]
-            self._open(number, shard, request.outcomes[0].attempt)  # type: ignore[union-attr]
         if kind is m.Release and request.everything:  # type: ignore[union-attr]
             if not shard.open:
                 self.forget(number, shard)
@@ -96,12 +95,6 @@ class Witness:
                 self.won[task] = shard.done[task]
         for pair in [pair for pair in self._granted if home(pair[0], self._shards) == number]:
             del self._granted[pair]
-
-    def _open(self, number: int, shard: Shard, epoch: int) -> None:
-        """Forget what a shard knew before it was opened again."""
-        if epoch > self._epochs[number]:
-            self._epochs[number] = epoch
-            self.forget(number, shard)
 
     def forgive(self, number: int) -> None:
         """Let what may run only once, and is at home in a shard, be given away again: it may have forgotten that."""

@@ -4,7 +4,7 @@ Tasks before `index` are done and their values at hand; task `index` runs alread
 """
 
 import contextlib
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from functools import partial
 from time import perf_counter
 from types import TracebackType
@@ -195,10 +195,12 @@ class Compiled:
             steps.insert(0, lambda: self._client.cancel(status, type(error).__qualname__.encode()))
         if self._job.values is not None:
             steps.append(self._job.values.clear)
-        for step in steps:
-            # A store that does not answer must not hide what went wrong first; a full one takes no more reasons.
-            with contextlib.nullcontext() if error is None else contextlib.suppress(StoreError):
-                step()
+        try:
+            _let_go(steps, error)
+        except KeyboardInterrupt as interrupt:
+            # What it broke off is begun anew, or the rest would stay in the store for a day.
+            _let_go(steps, interrupt)
+            raise
 
     def start(self) -> None:
         """Open the job and have its first executors invoked."""
@@ -365,3 +367,10 @@ class Compiled:
                 self._left[key] = value
             else:
                 values[key] = value
+
+
+def _let_go(steps: Collection[Callable[[], None]], error: BaseException | None) -> None:
+    for step in steps:
+        # A store that does not answer must not hide what went wrong first; a full one takes no more reasons.
+        with contextlib.nullcontext() if error is None else contextlib.suppress(StoreError):
+            step()

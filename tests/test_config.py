@@ -1,6 +1,7 @@
 import pytest
 
 from wukong import config
+from wukong.cost import PROCESSES
 from wukong.errors import ConfigError
 
 
@@ -41,6 +42,9 @@ def test_workers_from_the_environment_are_a_number(monkeypatch):
         ("granules", "fibres", "auto, inline, threads, processes"),
         ("workers", 0, "positive integer"),
         ("workers", True, "positive integer"),
+        ("attempts", 0, "positive integer"),
+        ("attempts", None, "positive integer"),
+        ("stragglers", 1, "True or False"),
         ("store", "ftp://x", "redis://"),
         ("stroe", "embedded", "platform, granules, workers, store"),
     ],
@@ -74,6 +78,16 @@ def test_progress_is_a_truth_value_and_in_the_environment_a_word_for_one(monkeyp
         config.resolve({})
     with pytest.raises(ConfigError, match="True or False"):
         config.resolve({"progress": 1})
+
+
+def test_attempts_are_a_number_and_stragglers_a_truth_value_also_in_the_environment(monkeypatch):
+    assert (config.resolve({}).attempts, config.resolve({}).stragglers) == (PROCESSES.attempts, True)
+    monkeypatch.setenv("WUKONG_ATTEMPTS", "1")
+    monkeypatch.setenv("WUKONG_STRAGGLERS", "0")
+    assert (config.resolve({}).attempts, config.resolve({}).stragglers) == (1, False)
+    monkeypatch.setenv("WUKONG_ATTEMPTS", "-1")
+    with pytest.raises(ConfigError, match=r"WUKONG_ATTEMPTS sets attempts='-1'.*positive integer"):
+        config.resolve({})
 
 
 def test_a_budget_is_a_positive_number_of_seconds(monkeypatch):

@@ -34,6 +34,10 @@ class Options:
         Whether a bar on the terminal, or in the notebook, shows how far a compute of more than a second is.
     budget : float or None
         Seconds of executor time, all workers together, after which nothing more of a compute begins; None for no end.
+    attempts : int
+        How many worker processes may die at one task, or at one call, before it is given up.
+    stragglers : bool
+        Whether a task that is far behind others of its kind is started a second time, in a process that is idle.
     """
 
     platform: str = "local"
@@ -42,9 +46,13 @@ class Options:
     store: str | None = None
     progress: bool = False
     budget: float | None = None
+    attempts: int = 3
+    stragglers: bool = True
 
 
 NAMES: Final = tuple(field.name for field in fields(Options))
+_WHOLE: Final = ("workers", "attempts")
+_TRUE_OR_NOT: Final = ("progress", "stragglers")
 
 _settings: dict[str, Any] = {}
 
@@ -119,10 +127,12 @@ def _from_environment() -> dict[str, Any]:
         variable = "WUKONG_" + name.upper()
         text = os.environ.get(variable)
         if text:
-            value: Any = int(text) if name == "workers" and text.isdecimal() else text
+            value: Any = text
+            if name in _WHOLE and text.isdecimal():
+                value = int(text)
             if name == "budget":
                 value = _number(text)
-            if name == "progress":
+            if name in _TRUE_OR_NOT:
                 value = {"1": True, "true": True, "0": False, "false": False}.get(text.lower(), text)
             _check(name, value, f"the environment variable {variable}")
             found[name] = value
@@ -150,7 +160,9 @@ def _check(name: str, value: Any, where: str) -> None:
     elif name == "budget":
         good = value is None or (type(value) in (int, float) and 0 < value < float("inf"))
         allowed = "None or a positive number of seconds"
-    elif name == "progress":
+    elif name == "attempts":
+        good, allowed = type(value) is int and value > 0, "a positive integer"
+    elif name in _TRUE_OR_NOT:
         good, allowed = type(value) is bool, "True or False (in the environment 1 or 0)"
     else:
         raise ConfigError(f"{where} sets {name!r}, which is no option; options are {', '.join(NAMES)}")

@@ -5,8 +5,10 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
+import dask
 import pytest
 
 import wukong
@@ -16,10 +18,19 @@ from wukong.cost import PROCESSES
 from wukong.errors import TaskLost
 from wukong.platforms.local.packs import pack_of
 from wukong.platforms.local.watch import EVERY
+from wukong.scheduler import recovery
+from wukong.scheduler.service import _desk_of
 
 
-def get(graph: dict[str, Any], keys: Any) -> Any:
-    return wukong.get(graph, keys, granules="processes", workers=2)
+def get(graph: dict[str, Any], keys: Any, **options: Any) -> Any:
+    return wukong.get(graph, keys, granules="processes", workers=2, **options)
+
+
+def dies(path: str) -> None:
+    """Leave word, and take the worker along."""
+    with open(path, "a") as runs:
+        runs.write("x")
+    os._exit(9)
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +124,67 @@ def test_a_straggler_has_a_second_copy_and_the_first_to_be_through_wins(tmp_path
         assert "1 stragglers were started a second time" in repr(wukong.last_run())
     finally:
         (tmp_path / "over").touch()
+
+
+@pytest.mark.parametrize("stragglers", [True, False])
+def test_a_task_far_behind_has_no_second_copy_if_there_are_to_be_none(
+    pack: Any, stragglers: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lasts(_: int) -> int:
+        with open(tmp_path / "runs", "a") as runs:
+            runs.write("x")
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "over").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return os.getpid()
+
+    # Whatever a worker is at for two looks is far behind.
+    monkeypatch.setattr(recovery, "_LEAST", 0.0)
+    monkeypatch.setattr(recovery.Recovery, "_straggles", lambda *_: True)
+    job = Thread(target=lambda: get({"a": (lasts, 1)}, "a", stragglers=stragglers), daemon=True)
+    job.start()
+    try:
+        drivers.until(lambda: (tmp_path / "runs").exists() and pack.idle == 1, "one works, and one is idle")
+        (there,) = _desk_of(pack).jobs.values()
+        for _ in range(3):
+            there.recovery.look()
+        assert there.recovery.copies == stragglers
+        drivers.until(lambda: (tmp_path / "runs").read_text() == "x" * (1 + stragglers), "each copy runs")
+    finally:
+        (tmp_path / "over").touch()
+        job.join(30)
+    drivers.until(lambda: pack.idle == 2, "nobody is at work")
+
+
+@pytest.mark.parametrize("granules", ["processes", "auto"])
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_a_task_ends_its_job_with_as_many_deaths_as_were_allowed(attempts: int, granules: str, tmp_path: Path) -> None:
+    with dask.annotate(workers="processes"), pytest.raises(TaskLost, match="is not started again"):
+        dask.delayed(dies)(str(tmp_path / "runs")).compute(scheduler=wukong.get, granules=granules, attempts=attempts)
+    assert (tmp_path / "runs").read_text() == "x" * attempts
+
+
+def test_a_task_over_a_server_ends_its_job_at_the_first_death_if_one_is_allowed(tcp_url: str, tmp_path: Path) -> None:
+    with pytest.raises(TaskLost):
+        get({"a": (dies, str(tmp_path / "runs"))}, "a", store=tcp_url, attempts=1)
+    assert (tmp_path / "runs").read_text() == "x"
+
+
+def test_tasks_and_calls_of_a_client_may_cost_as_many_workers_as_it_says(tmp_path: Path) -> None:
+    with (
+        wukong.config.set(attempts=2),
+        wukong.Client(workers=1, granules="processes", attempts=1) as client,
+        wukong.Client(workers=1, granules="processes", set_as_default=False) as as_configured,
+    ):
+        for kind, lost, attempts in (
+            ("calls", lambda path: client.submit(dies, path), 1),
+            ("tasks", lambda path: client.compute(dask.delayed(dies)(path)), 1),
+            ("those of one graph", lambda path: client.compute(dask.delayed(dies)(path), attempts=2), 2),
+            ("calls as configured", lambda path: as_configured.submit(dies, path), 2),
+        ):
+            with pytest.raises(TaskLost):
+                lost(str(tmp_path / kind)).result()
+            assert (tmp_path / kind).read_text() == "x" * attempts, kind
 
 
 def test_what_a_dead_worker_had_is_started_again_soon(tmp_path: Path) -> None:

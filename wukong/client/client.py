@@ -54,6 +54,8 @@ class Client(Submitting):
         Bytes, or such as ``"4GB"``, that values which processes share may have in memory; what is beyond goes to disk.
         Six tenths of what this process may use if None.
         It is also what annotated tasks at work may need together; all that this process may use if None.
+    attempts, stragglers
+        As in `wukong.config.Options`.
     set_as_default : bool
         Whether Dask is to compute with it, and `wukong.get_client` to find it.
     asynchronous : bool
@@ -79,11 +81,15 @@ class Client(Submitting):
         granules: str = "auto",
         memory_limit: int | str | None = None,
         *,
+        attempts: int | None = None,
+        stragglers: bool | None = None,
         set_as_default: bool = True,
         asynchronous: bool = False,
     ) -> None:
         given = {"platform": platform, "store": store, "workers": workers, "granules": granules}
-        self._options = config.resolve({name: v for name, v in given.items() if v != getattr(_DEFAULTS, name)})
+        given = {name: v for name, v in given.items() if v != getattr(_DEFAULTS, name)}
+        again = {"attempts": attempts, "stragglers": stragglers}
+        self._options = config.resolve({**given, **{name: v for name, v in again.items() if v is not None}})
         self.asynchronous = asynchronous
         # A worker is one of many: what it starts itself runs in it.
         inline = self._options.granules == "inline" or in_worker()
@@ -94,7 +100,9 @@ class Client(Submitting):
         runs_in = "threads" if inline else self._options.granules
         # Clients without a limit share the memory of the machine.
         admission = None if limit is None else Admission(limit)
-        self._engine = Engine(self.workers, partial(_new_pack, self.workers, limit), runs_in, admission)
+        self._engine = Engine(
+            self.workers, partial(_new_pack, self.workers, limit), runs_in, admission, self._options.attempts
+        )
         self._engine.owner = weakref.ref(self)
         if runs_in == "processes":
             # It is ready sooner if it starts now.

@@ -19,6 +19,7 @@ from wukong.platforms.local.placement import ByKind, InProcesses, Placement
 from wukong.protocol import messages as m
 from wukong.scheduler.adaptive import Sorting, verdicts
 from wukong.scheduler.annotations import Annotation
+from wukong.scheduler.recovery import USUAL, Terms
 from wukong.scheduler.service import Opening, Service
 from wukong.storage.arena import Arena
 from wukong.storage.values.arena import ArenaValueStore
@@ -44,6 +45,8 @@ class Company:
         What is said of some tasks. These are started from the board, and by nobody else.
     admission : Admission, optional
         The books of what they need.
+    terms : Terms, optional
+        What is started again if processes die or straggle.
 
     Attributes
     ----------
@@ -63,12 +66,14 @@ class Company:
         packs: Packs | None,
         notes: Mapping[int, Annotation] | None = None,
         admission: Admission | None = None,
+        terms: Terms = USUAL,
     ) -> None:
         self.beside: list[Hashable] = []
         self.published: Callable[[], object] = _nobody
         self._plan = plan
         self._packs = packs
         self._granules = granules
+        self._terms = terms
         self._encoded: Encoded | None = None
         self._sorting: Sorting | None = None
         self._service: Service | None = None
@@ -220,7 +225,7 @@ class Company:
         # Deaths are counted by the client, which knows what a worker was at, and nobody lapses who is not dead.
         costs = PROCESSES.replace(lease=inf, attempts=m.EPOCH) if self._url is None else self._job.costs
         opening = Opening(self._encoded.manifest, self._url, costs, self._job.observer is not None, self._apart)
-        self._service = Service(pack, self.posted, opening, self._plan, self.publish)
+        self._service = Service(pack, self.posted, opening, self._plan, self.publish, self._terms)
         self._service.open()
 
     def _pays_at_once(self) -> bool:

@@ -34,6 +34,7 @@ from wukong.scheduler.keeping import Keeping
 from wukong.scheduler.launch import Client
 from wukong.scheduler.left import Left, Values
 from wukong.scheduler.note import NAME, Note, bare, owner
+from wukong.scheduler.recovery import USUAL, Terms
 from wukong.scheduler.trace import in_company, put_together
 from wukong.scheduler.watch import repair
 
@@ -63,6 +64,8 @@ class Compiled:
         The books of what annotated tasks need, if any are.
     name : str, optional
         Of the job, if it has been given one. Then, over a store, it is noted what another client needs to go on.
+    terms : Terms, optional
+        What is started again if processes die or straggle.
     note : Note, optional
         Of a job that another client has begun, and that is gone on with.
     """
@@ -79,6 +82,7 @@ class Compiled:
         packs: Packs | None = None,
         admission: Admission | None = None,
         name: str = "",
+        terms: Terms = USUAL,
         note: Note | None = None,
     ) -> None:
         self._note = note
@@ -113,7 +117,7 @@ class Compiled:
         notes: Mapping[int, Annotation] = {} if note is None else note.notes
         if walk.notes:
             notes = {task: said for task in plan.tasks if (said := walk.notes.get(plan.key(task))) and said.apart}
-        self._company = Company(plan, workers, granules, packs, notes, admission)
+        self._company = Company(plan, workers, granules, packs, notes, admission, terms)
         self._notes, noted = notes, bool(name) and store is not None
         name = name or new_job()
         self._stores = stores.in_process() if store is None else stores.at(store, name)

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from math import inf
 from statistics import median
 from time import monotonic
-from typing import Final
+from typing import Final, NamedTuple
 
+from wukong.cost import PROCESSES
 from wukong.errors import StoreError, TaskLost, WorkerLost
 from wukong.events import Spans
 from wukong.executor import effects as fx
@@ -39,6 +40,24 @@ _UNSURE: Final = 3
 _WANTED: Final = 64
 #: Seconds: longer than any job.
 _EVER: Final = 1e9
+
+
+class Terms(NamedTuple):
+    """What is started again.
+
+    Attributes
+    ----------
+    attempts : int
+        How many workers may die at one task.
+    stragglers : bool
+        Whether there are second copies of tasks that straggle.
+    """
+
+    attempts: int = PROCESSES.attempts
+    stragglers: bool = True
+
+
+USUAL: Final = Terms()
 
 
 @dataclass(slots=True, eq=False)
@@ -80,8 +99,8 @@ class Recovery:
         Returns the task that a worker is at, or was at when it died; None if at none.
     idle : callable
         Returns how many workers have nothing to do.
-    attempts : int
-        How many workers may die at one task.
+    terms : Terms
+        What is started again.
     ours : bool
         Whether the records are in this process.
 
@@ -96,7 +115,7 @@ class Recovery:
     posted: Posted
     at: Callable[[Member], int | None]
     idle: Callable[[], int]
-    attempts: int
+    terms: Terms
     ours: bool
     deaths: int = 0
     again: int = 0
@@ -144,7 +163,7 @@ class Recovery:
         key = self.plan.key(blamed)
         if task is not None and self.plan.once(task):
             return key, _only_once(key, deaths)
-        if len(deaths) >= self.attempts * (1 if task is not None else _UNSURE):
+        if len(deaths) >= self.terms.attempts * (1 if task is not None else _UNSURE):
             return key, given_up(f"task {key!r}", deaths, "was to begin" if task is None else "was running")
         try:
             self.renew()
@@ -155,8 +174,8 @@ class Recovery:
         return None
 
     def look(self) -> None:
-        """Look in on the job, now and then, and start second copies of what straggles."""
-        if self.posted.over:
+        """Look in on the job, now and then, and start second copies of what straggles, if there are to be any."""
+        if self.posted.over or not self.terms.stragglers:
             return
         try:
             for entry in self._late():

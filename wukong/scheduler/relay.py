@@ -24,6 +24,7 @@ from wukong.scheduler.compiled import Compiled
 from wukong.scheduler.course import Course
 from wukong.scheduler.dask.graphs import shares_memory
 from wukong.scheduler.dask.nodes import functions_of
+from wukong.scheduler.recovery import USUAL, Terms
 
 #: A walk with fewer tasks left is not worth handing over.
 _FEW = 3
@@ -54,6 +55,8 @@ class Relay:
         How somebody else may end it.
     baton : list, optional
         Of the walk.
+    terms : Terms, optional
+        What is started again if processes die or straggle.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Relay:
         admission: Admission | None = None,
         course: Course | None = None,
         baton: list[int] | None = None,
+        terms: Terms = USUAL,
     ) -> None:
         self.baton: list[int] = [] if baton is None else baton
         self._course = course or Course()
@@ -78,6 +82,7 @@ class Relay:
         self._observer = observer
         self._packs = packs
         self._admission = admission
+        self._terms = terms
         # The lookout takes over in its own thread, in the client's name.
         self._context = copy_context()
         self._over = False
@@ -178,7 +183,17 @@ class Relay:
     def _compile(self, tasks: Walk, values: dict[Any, Any], index: int) -> Compiled:
         packs = None if shares_memory(tasks) else self._packs
         return Compiled(
-            tasks, values, self._workers, None, self._observer, index, "auto", packs, self._admission, self._course.job
+            tasks,
+            values,
+            self._workers,
+            None,
+            self._observer,
+            index,
+            "auto",
+            packs,
+            self._admission,
+            self._course.job,
+            self._terms,
         )
 
     def join(self, taken: Taken | None = None) -> Run:

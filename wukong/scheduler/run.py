@@ -45,6 +45,7 @@ from wukong.scheduler.dask.nodes import evaluate
 from wukong.scheduler.left import Left, Values
 from wukong.scheduler.needed import Needed
 from wukong.scheduler.note import Note
+from wukong.scheduler.recovery import Terms
 from wukong.scheduler.relay import Lookout, Relay
 from wukong.scheduler.trace import alone
 
@@ -145,12 +146,13 @@ def go_on(note: Note, options: Options, *, packs: Packs, admission: Admission, c
     walk, values = note.walk, Values(note.known, leave=True)
     workers = options.workers or dask_config.get("num_workers", None) or workers_here()
     executed = "processes" if options.granules == "processes" else "threads"
+    terms = Terms(options.attempts, options.stragglers)
     token = present.set(course)
     try:
         with nullcontext() if options.budget is None else Budget(course, options.budget):
             course.begins(note.plan.size, partial(Needed, walk))
             with Compiled(
-                walk, values, workers, options.store, None, -1, executed, packs, admission, course.job, note
+                walk, values, workers, options.store, None, -1, executed, packs, admission, course.job, terms, note
             ) as compiled:
                 compiled.follow(course)
                 figures = compiled.finish()
@@ -209,6 +211,7 @@ def _run(
     if tasks.notes:
         _agree(tasks, granules, options.store, admission)
     noted = bool(tasks.notes)
+    terms = Terms(options.attempts, options.stragglers)
     if (
         options.store is not None
         or granules == "processes"
@@ -222,7 +225,17 @@ def _run(
         executed = granules if granules == "processes" else "threads"
         with (
             Compiled(
-                tasks, values, workers, options.store, observer, -1, executed, packs, admission, course.job
+                tasks,
+                values,
+                workers,
+                options.store,
+                observer,
+                -1,
+                executed,
+                packs,
+                admission,
+                course.job,
+                terms,
             ) as compiled,
             course.watched(),
         ):
@@ -236,7 +249,7 @@ def _run(
     if not noted and (granules == "inline" or workers == 1 or len(tasks) < 3):
         walk(tasks, evaluate, values, observer, baton, stamps, course.why)
         return Run(executors=1, becomes=max(len(tasks) - 1, 0), parts=alone(tasks, stamps))
-    with Relay(tasks, values, IN_PROCESS, workers, observer, packs, admission, course, baton) as relay:
+    with Relay(tasks, values, IN_PROCESS, workers, observer, packs, admission, course, baton, terms) as relay:
         if noted:
             relay.hand_over()
         _lookout.watch(relay)

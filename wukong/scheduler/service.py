@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from wukong import failures
-from wukong.cost import PROCESSES, Costs
+from wukong.cost import Costs
 from wukong.errors import CannotTravel, WorkerLost, WukongError
 from wukong.executor.context import Tally
 from wukong.executor.driver import name as value_name
@@ -27,7 +27,7 @@ from wukong.platforms.local.placement import ByKind
 from wukong.protocol import messages as m
 from wukong.protocol.sharding import home
 from wukong.scheduler.left import Left
-from wukong.scheduler.recovery import Entry, Recovery
+from wukong.scheduler.recovery import USUAL, Entry, Recovery, Terms
 from wukong.storage.arena import Sealed, Wire
 from wukong.storage.control.memory import MemoryControlStore
 from wukong.travel import check_travels
@@ -72,10 +72,18 @@ class Service:
         The whole of its plan.
     publish : callable, optional
         Puts the parts of the plan into the store again.
+    terms : Terms, optional
+        What is started again if workers die or straggle.
     """
 
     def __init__(
-        self, pack: Pack, posted: Posted, opening: Opening, plan: Plan, publish: Callable[[], None] | None = None
+        self,
+        pack: Pack,
+        posted: Posted,
+        opening: Opening,
+        plan: Plan,
+        publish: Callable[[], None] | None = None,
+        terms: Terms = USUAL,
     ) -> None:
         self.opening = opening
         self._publish = publish
@@ -95,7 +103,7 @@ class Service:
             posted,
             lambda member: page.task_of(member.number),
             lambda: pack.idle,
-            PROCESSES.attempts,
+            terms,
             opening.store is None,
         )
 

@@ -76,7 +76,8 @@ class Call:
         done: Done,
         priority: float,
         surroundings: Parcel,
-        need: int = 0,
+        need: int,
+        attempts: int,
     ) -> None:
         self.need = need
         self.function = function
@@ -89,7 +90,7 @@ class Call:
         self.member: Member | None = None
         self.queued = True
         self.deaths: list[WorkerLost] = []
-        self.attempts = PROCESSES.attempts
+        self.attempts = attempts
 
     def __lt__(self, other: "Call") -> bool:
         return (-self.priority, self.number) < (-other.priority, other.number)
@@ -113,10 +114,13 @@ class Calls:
         Calls take turns with its other sources of work.
     admission : Admission, optional
         The books of what calls need; the machine's if None.
+    attempts : int
+        How many workers may die of one call.
     """
 
-    def __init__(self, pack: Pack, admission: Admission | None = None) -> None:
+    def __init__(self, pack: Pack, admission: Admission | None = None, attempts: int = PROCESSES.attempts) -> None:
         self._pack = pack
+        self._attempts = attempts
         self._admission = admission or admissions.machine
         self._needing: list[Call] = []
         self._functions = Functions()
@@ -177,9 +181,8 @@ class Calls:
         packed = function if isinstance(function, Function) else self._functions.pack(function)
         frame = check_travels((tuple(args), dict(kwargs)), f"the arguments of {packed.name}")
         sealed = bytes(frame) if frame.nbytes <= SMALL else self._pack.arena.seal_frame(frame)
-        call = Call(packed, sealed, inputs, done, priority, self._pack.surroundings(), need)
-        if once:
-            call.attempts = 1
+        attempts = 1 if once else self._attempts
+        call = Call(packed, sealed, inputs, done, priority, self._pack.surroundings(), need, attempts)
         with self._pack.lock:
             self._pack.check()
             self._numbers += 1

@@ -10,6 +10,7 @@ from threading import Lock, current_thread, main_thread
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet, WeakValueDictionary
 
+from wukong.cost import PROCESSES
 from wukong.errors import ConfigError
 from wukong.executor.effects import Raised
 from wukong.platforms.local import admission as admissions
@@ -59,6 +60,8 @@ class Engine(Waiting):
         Where calls run: ``threads``, ``processes``, or ``auto``.
     admission : Admission, optional
         The books of what calls need; the machine's if None.
+    attempts : int
+        How many processes may die at one call.
 
     Attributes
     ----------
@@ -84,9 +87,11 @@ class Engine(Waiting):
         start: "Callable[[], Pack] | None" = None,
         granules: str = "threads",
         admission: Admission | None = None,
+        attempts: int = PROCESSES.attempts,
     ) -> None:
         super().__init__()
         self.granules = granules
+        self.attempts = attempts
         self.admission = admission or admissions.machine
         self.owner: Callable[[], Any] = _nobody
         self.calls: WeakValueDictionary[Any, Call] = WeakValueDictionary()

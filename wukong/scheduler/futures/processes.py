@@ -130,7 +130,7 @@ class Processes:
                     from wukong.platforms.local.calls import Calls
 
                     pack = self._start()
-                    self._calls = Calls(pack, self._engine.admission)
+                    self._calls = Calls(pack, self._engine.admission, self._engine.attempts)
                     if self._pack is not None:
                         # Futures may have values in its memory.
                         self._worn.append(self._pack)

@@ -12,6 +12,7 @@ from tests import drivers
 from tests.faults.processes import _claims
 from tests.faults.stores import Server
 from wukong.cost import LOCAL_SERVER
+from wukong.errors import TaskLost
 from wukong.platforms.local.board import Posted
 from wukong.platforms.local.packs import pack_of
 from wukong.scheduler import stores
@@ -155,3 +156,46 @@ def test_a_store_that_forgets_while_all_the_others_wait_is_noticed(server: Serve
 
     assert get({"a": (sleeps,), "b": (abs, "a"), "c": (int,), "d": (max, "b", "c")}, "d") == 2
     assert "it lost data" in repr(wukong.last_run())
+
+
+def test_what_runs_once_is_not_begun_again_when_the_store_forgets_while_it_runs(
+    server: Server, tmp_path: Path, get: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, fail = server.url, Posted.fail
+
+    def failed(self: Posted, *args: Any) -> None:
+        fail(self, *args)
+        (tmp_path / "failed").touch()
+
+    @wukong.once
+    def runs() -> bool:
+        with open(tmp_path / "runs", "a") as runs:
+            runs.write("x")
+        forget(url)
+        # Somebody else has to hear of it, and has nothing to do meanwhile.
+        return comes(tmp_path / "failed")
+
+    monkeypatch.setattr(Posted, "fail", failed)
+    with pytest.raises(TaskLost, match="may run only once, and it may have run before the store lost data"):
+        get({"a": (runs,), "b": (int,), "c": (max, "a", "b")}, "c")
+    assert (tmp_path / "runs").read_text() == "x"
+
+
+def test_what_ran_once_is_not_run_again_when_the_store_forgets_after_its_value_was_used(
+    server: Server, tmp_path: Path, get: Any
+) -> None:
+    url = server.url
+
+    @wukong.once
+    def runs() -> int:
+        with open(tmp_path / "runs", "a") as runs:
+            runs.write("x")
+        return 1
+
+    def flush(x: int) -> int:
+        forget(url)
+        return x + 1
+
+    with pytest.raises(TaskLost, match="task 'a' may run only once"):
+        get({"a": (runs,), "b": (flush, "a"), "c": (abs, "a"), "d": (max, "b", "c")}, "d")
+    assert (tmp_path / "runs").read_text() == "x"

@@ -194,7 +194,7 @@ class Run:
     where : str
         Where it ran.
     reasons : tuple of str
-        Which function ran where, and why, as far as that was a question.
+        Which function ran where, and why, as far as that was a question; what was started again; what went to disk.
     parts : tuple of Part
         When each task ran; `functions` and `critical_path` read it.
     """

@@ -1,6 +1,7 @@
 """Jobs over stores that fail: right, or a typed error in bounded time, and nothing left. The long runs are a soak."""
 
 import os
+import re
 import signal
 import threading
 import time
@@ -212,9 +213,19 @@ def test_values_that_a_store_has_no_room_for_go_to_disk_and_leave_it_with_the_jo
     graph: dict[str, Any] = {f"a{i}": (np.full, 100_000, i) for i in range(60)}
     graph["all"] = (lambda *arrays: sum(arrays), *graph)
     np.testing.assert_array_equal(get(server, graph, "all", granules), np.full(100_000, 1770))
+    said = re.search(r"store: (\d+) values, (\d+)\.\d MB, went to files in (\S+): it was full", repr(wukong.last_run()))
+    assert said
+    count, megabytes, path = said.groups()
+    # Of 60 values of 0.8 MB each, a server of 40 MB has no room for ten at least.
+    assert 10 <= int(count) <= 60
+    assert int(megabytes) == int(int(count) * 0.8)
     drivers.until(lambda: not server.content(), "the store is empty")
     spill = links._spills[None]
+    assert path == spill.path
     drivers.until(lambda: not os.listdir(spill.path), "nothing is on disk")
+    server.ask(b"CONFIG", b"SET", b"maxmemory", b"0")
+    get(server, graph, "all", granules)
+    assert "went to files" not in repr(wukong.last_run())
 
 
 def test_a_value_that_neither_the_store_nor_the_disk_takes_is_an_error_that_says_so_of_both(

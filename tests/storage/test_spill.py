@@ -66,7 +66,8 @@ def test_what_a_client_left_that_was_killed_the_next_one_removes_and_not_what_an
         end(dies)
         drivers.until(lambda: len(spill.find(str(tmp_path))) == 1, "its lock is gone")
         (dead,) = spill.find(str(tmp_path))
-        assert (dead.files, dead.nbytes) == (1, 1000)
+        # A value, and the list of sizes.
+        assert (dead.files, dead.nbytes) == (2, 1000 + len("1000\n"))
         mine = Spill(str(tmp_path))
         assert not dead.path.exists()
         assert set(map(str, tmp_path.iterdir())) == {mine.path, *map(str, there - {dead.path})}
@@ -88,12 +89,24 @@ def test_what_a_tier_refuses_goes_to_the_next_and_is_found_and_deleted_there(tmp
     store = TieredValueStore([Tier("full", Refusing(), 10**9), Tier("disk", disk, 10**9)], Thresholds())
     store.put("1.1", [b"a", memoryview(b"bc")])
     assert store.get(["1.1", "2.1"]) == [b"abc", None]
-    assert os.listdir(tmp_path / "job") == ["1.1"]
+    assert (tmp_path / "job" / "1.1").exists()
     store.delete(["1.1", "2.1"])
     assert store.get(["1.1"]) == [None]
+    assert not (tmp_path / "job" / "1.1").exists()
     store.put("3.1", b"x")
     store.clear()
     assert os.listdir(tmp_path) == []
+
+
+def test_what_a_job_has_put_on_disk_is_known_to_all_its_processes_until_it_is_cleared(tmp_path: Path) -> None:
+    mine, theirs = (DiskValueStore(str(tmp_path), "job") for _ in range(2))
+    assert mine.sizes == []
+    mine.put("1.1", [b"a", b"bc"])
+    theirs.put("2.1", b"x" * 10)
+    theirs.delete(["1.1"])
+    assert mine.sizes == theirs.sizes == [3, 10]
+    mine.clear()
+    assert mine.sizes == []
 
 
 def test_if_no_tier_takes_a_value_the_error_is_of_the_first_and_names_the_others() -> None:

@@ -12,7 +12,7 @@ from typing import Any, Self
 from weakref import WeakMethod
 
 from wukong.cost import Estimates
-from wukong.errors import JobCancelled, StoreError
+from wukong.errors import JobCancelled, JobStalled, StoreError
 from wukong.events import Observer, Run, Spans
 from wukong.executor.alone import Walk, explain
 from wukong.executor.effects import Dropped
@@ -284,6 +284,7 @@ class Compiled:
             reasons=(
                 *(f"{name}: {reason}" for name, reason in self._company.reasons.items()),
                 *(self._keeping.told if self._keeping else ()),
+                *self._stores.told(),
                 *self._company.recovered,
             ),
             parts=(
@@ -362,6 +363,11 @@ class Compiled:
                 results = collect()
         except BaseException as error:
             self._explain(self._company.posted.failed, error)
+            if isinstance(error, (StoreError, JobStalled)) and (policy := self._stores.evicts()):
+                error.add_note(
+                    f"wukong: {self._stores.name} removes keys when its memory is full (maxmemory-policy {policy}), "
+                    "those of jobs that live as well: set it to noeviction"
+                )
             if (course := self._course) is not None:
                 course.end(error)
             raise

@@ -58,6 +58,10 @@ class Stores:
         Returns a number that changes when the store may have forgotten something.
     prolong : callable
         Have what the job has there stay for another `ttl`.
+    told : callable
+        Returns what happened to values of the job, for people; nothing if nothing did.
+    evicts : callable
+        Returns by which policy the store removes what jobs still need when it is full; empty if it does not.
     """
 
     control: ControlStore
@@ -70,6 +74,8 @@ class Stores:
     url: str | None = None
     generation: Callable[[], int] = int
     prolong: Callable[[], None] = lambda: None
+    told: Callable[[], tuple[str, ...]] = tuple
+    evicts: Callable[[], str] = str
 
 
 def in_process() -> Stores:
@@ -110,9 +116,10 @@ def at(url: str, job: str, there: bool = False) -> Stores:
     control = RedisControlStore(link, _CLUSTER_SHARDS if isinstance(link, ClusterLink) else 1, ttl)
     remote = RedisValueStore(link, job, ttl)
     tiers = [Tier("redis", remote, LIMIT)]
-    if directory is not None:
+    disk = None if directory is None else DiskValueStore(directory, job)
+    if disk is not None:
         # All executors are on this machine.
-        tiers.append(Tier("disk", DiskValueStore(directory, job), sys.maxsize))
+        tiers.append(Tier("disk", disk, sys.maxsize))
     values = TieredValueStore(tiers, costs)
     inline_limit = min(costs.inline_limit, _LARGEST_INLINE)
 
@@ -126,6 +133,11 @@ def at(url: str, job: str, there: bool = False) -> Stores:
         control.prolong(job)
         remote.prolong()
 
+    def told() -> tuple[str, ...]:
+        sizes = disk.sizes if disk else ()
+        what = f"store: {len(sizes)} values, {sum(sizes) / 1e6:.1f} MB, went to files in {directory}"
+        return (f"{what}: it was full, or they were too large for it",) if sizes else ()
+
     opened = Stores(
         control,
         values,
@@ -137,6 +149,8 @@ def at(url: str, job: str, there: bool = False) -> Stores:
         _shared(url, link, directory),
         lambda: link.generation,
         prolong,
+        told,
+        lambda: link.evicts,
     )
     if not there:
         expiry.expiry.put_off(opened, ttl)

@@ -16,6 +16,8 @@ from wukong.storage.values.base import Frame, size_of
 
 #: What a disk says that takes no more: it is full, or one has had one's share, or the file is as large as may be.
 _FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+#: Beside the values: the size of each one that was put, by whatever process, also when it is gone again.
+_SIZES: Final = ".sizes"
 
 
 class DiskValueStore:
@@ -38,6 +40,15 @@ class DiskValueStore:
     def counters(self) -> Counters:
         """See `ValueStore`; a round trip is one call that came to a file."""
         return Counters(*self._tally)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Bytes of each value of the job that was put since it was cleared, by all processes."""
+        try:
+            with open(self._path(_SIZES)) as file:
+                return [int(line) for line in file]
+        except FileNotFoundError:
+            return []
 
     def put(self, name: str, frame: Frame) -> None:
         """See `ValueStore`.
@@ -66,6 +77,9 @@ class DiskValueStore:
                 os.unlink(draft)
             raise StoreFull(self._why(name, nbytes, error)) from error
         self._count(sent=nbytes)
+        # Only the run's summary is poorer without.
+        with contextlib.suppress(OSError), open(self._path(_SIZES), "ab", buffering=0) as file:
+            file.write(b"%d\n" % nbytes)
 
     def get(self, names: Sequence[str]) -> list[Buffer | None]:
         """See `ValueStore`. Values are bytearrays of their own."""

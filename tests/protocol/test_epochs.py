@@ -76,6 +76,16 @@ def test_opening_an_earlier_epoch_settles_no_more_than_edges(tell):
     assert verdict(tell, "late", 2, 1) == m.LOST
 
 
+def test_edges_of_a_later_epoch_wait_until_the_shard_is_opened_under_it(tell):
+    edges = m.Arrive("e", 1, LEASE, (m.Outcome(9, 4 * m.EPOCH + 1, VALUE, (m.Edge(CHILD, 1),)),))
+    assert tell(edges).status == m.GONE
+    assert tell(edges).status == m.GONE
+    (child,) = tell(m.Probe((CHILD,))).body
+    assert child.state == states.WAITING
+    tell(opening("newer", 4, TASK))
+    assert tell(edges).body[0].ready == (CHILD,)
+
+
 def test_the_same_epoch_may_be_opened_in_several_requests(tell):
     assert tell(opening("new2", 3, CHILD)).body[0].ready == (CHILD,)
     assert state(tell) == states.READY

@@ -124,6 +124,12 @@ MUTANTS = {
         "if request[BODY + 1 + O_ATTEMPT] * EPOCH > base then",
         "if false then",
     ),
+    "edges of a later epoch do not arrive in a shard of an earlier one": Change(
+        "if any(outcome.attempt > self.base + m.EPOCH for outcome in request.outcomes):",
+        "if False:",
+        "if op == ARRIVE and early then",
+        "if false then",
+    ),
     "a request prolongs the lease": Change(
         "executor.deadline = now + request.lease\n        if self.status",
         "executor.deadline = executor.deadline or now + request.lease\n        if self.status",

@@ -117,6 +117,8 @@ class Shard:
         return self._answer(tuple(self._state(task) for task in request.tasks))
 
     def _arrive(self, request: m.Arrive, now: float) -> m.Reply:
+        if any(outcome.attempt > self.base + m.EPOCH for outcome in request.outcomes):
+            return m.Reply(m.GONE, b"", ())  # not opened yet under that epoch, and will forget these edges when it is
         return self._answer(tuple(self._settle(o, request.nonce, now) for o in request.outcomes))
 
     def _commit(self, request: m.Commit, now: float) -> m.Reply:

@@ -482,9 +482,10 @@ end
 -- --- requests --------------------------------------------------------------------------------------------------------
 
 if op == COMMIT or op == ARRIVE then
-  local starts, at = {}, BODY + 1
+  local starts, at, early = {}, BODY + 1, false
   for i = 1, request[BODY] do
     starts[i] = at
+    early = early or request[at + O_ATTEMPT] > base + EPOCH
     need(request[at])
     local edge = at + INPUTS
     for _ = 1, request[at + O_INPUTS] do
@@ -499,6 +500,10 @@ if op == COMMIT or op == ARRIVE then
   end
   read_ahead()
   local apply = op == COMMIT and commit or settle
+  if op == ARRIVE and early then
+    -- Not opened yet under that epoch; it will forget these edges when it is.
+    reply, starts = { GONE, '' }, {}
+  end
   for i = 1, #starts do
     apply(starts[i])
   end

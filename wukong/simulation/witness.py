@@ -70,7 +70,8 @@ class Witness:
         elif reply.status != m.RUNNING:
             pass
         elif kind is m.Sweep:
-            if self._calm and reply.body[0]:
+            # A copy may come after the end, to a job that another copy has opened again.
+            if self._calm and reply.body[0] and not echo:
                 raise Violation(f"the owners of tasks {reply.body[0]} have lapsed though nobody died")
         elif echo:
             if closed:

@@ -124,6 +124,11 @@ class Link:
         """Return the memory of the node that has `key`, as far as that was heard of; None if it says nothing."""
         return self._known.rooms.get(self._node_of(key))
 
+    @property
+    def evicts(self) -> str:
+        """What the store removes when it is full, by its ``maxmemory-policy``; empty if nothing, as far as is known."""
+        return next((room.evicts for room in self._known.rooms.copy().values() if room.evicts), "")
+
     def expect(self) -> None:
         """Wait for the store from the first request on: somebody else has had an answer from it."""
         self._known.answered = True

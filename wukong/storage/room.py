@@ -21,6 +21,8 @@ class Room:
     ----------
     used, limit : int
         Bytes, as far as is known; no limit is 0.
+    evicts : str
+        What the server removes to make room, as its ``maxmemory-policy`` says; empty if it refuses to take more.
     """
 
     def __init__(self, info: bytes) -> None:
@@ -30,6 +32,8 @@ class Room:
         """Take in what the server answers to ``INFO memory``; what it does not say is 0."""
         figures = dict(line.split(b":", 1) for line in info.splitlines() if b":" in line)
         self.used, self.limit = (int(figures.get(name, 0)) for name in (b"used_memory", b"maxmemory"))
+        policy = figures.get(b"maxmemory_policy", b"noeviction").decode()
+        self.evicts = policy if self.limit and policy != "noeviction" else ""
         self._when, self._then = monotonic(), self.used
 
     @property

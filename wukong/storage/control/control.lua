@@ -62,12 +62,12 @@ end
 
 local job = call('HMGET', KEYS[4], '', nonce)
 local opens = op == ARRIVE and request[BODY] > 0 and request[BODY + 1] == CLIENT
-if job[1] and opens then
-  local _, _, base = unpacked(job[1])
-  if request[BODY + 1 + O_ATTEMPT] * EPOCH > base then
-    remove()
-    job[1], job[2] = nil, nil
-  end
+local later = job[1] and opens and request[BODY + 1 + O_ATTEMPT] * EPOCH > select(3, unpacked(job[1]))
+local keys = call('EXISTS', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
+-- A server that evicts keys may take one of them: what it leaves means nothing without.
+if later or keys > 0 and keys < 4 then
+  remove()
+  job[1], job[2] = nil, nil
 end
 if not job[1] then
   if not opens then

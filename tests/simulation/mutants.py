@@ -121,8 +121,8 @@ MUTANTS = {
     "a later epoch replaces an earlier one": Change(
         "if not self.open or base > self.base:",
         "if not self.open:",
-        "if request[BODY + 1 + O_ATTEMPT] * EPOCH > base then",
-        "if false then",
+        "local later = job[1] and opens and",
+        "local later = false and",
     ),
     "edges of a later epoch do not arrive in a shard of an earlier one": Change(
         "if any(outcome.attempt > self.base + m.EPOCH for outcome in request.outcomes):",

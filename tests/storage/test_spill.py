@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,8 +13,9 @@ from tests import drivers
 from wukong.errors import StoreFull, ValueTooLarge
 from wukong.ids import new_job
 from wukong.storage import spill
+from wukong.storage.link import Script
 from wukong.storage.open import connect
-from wukong.storage.room import Room
+from wukong.storage.room import SHARE, Room
 from wukong.storage.spill import Spill
 from wukong.storage.values.disk import DiskValueStore
 from wukong.storage.values.heap import HeapValueStore
@@ -166,3 +168,53 @@ def test_the_last_tenth_of_a_server_is_kept_for_records(embedded_url: str) -> No
         link.call(b"", b"CONFIG", b"SET", b"maxmemory", b"0")
         store.clear()
         link.close()
+
+
+def test_values_that_fit_one_by_one_but_not_together_are_refused_though_they_were_taken(embedded_url: str) -> None:
+    link, other = connect(embedded_url), connect(embedded_url)
+    link.call(b"", b"PING")
+    mine, its = RedisValueStore(link, new_job()), RedisValueStore(other, new_job())
+    its.put("1.1", bytes(100_000_000))
+    used = Room(bytes(link.call(b"", b"INFO", b"memory"))).used
+    room = link.room(b"")
+    assert room is not None
+    # Room for half of what comes, and more beyond it than the server takes to receive it.
+    other.call(b"", b"CONFIG", b"SET", b"maxmemory", b"%d" % ((used + 2_000_000) / SHARE))
+    try:
+        room.note(bytes(link.call(b"", b"INFO", b"memory")))
+        # As if this process had heard of it before the other put its value.
+        room.used = room._then = used - 100_000_000
+        with pytest.raises(StoreFull, match=r"value 2\.1 of 4000000 bytes would fill"):
+            mine.put("2.1", bytes(4_000_000))
+        assert mine.get(["2.1"]) == [None]
+    finally:
+        other.call(b"", b"CONFIG", b"SET", b"maxmemory", b"0")
+        for store in (mine, its):
+            store.clear()
+            store.close()
+
+
+def test_a_record_that_a_full_server_refuses_is_sent_again_for_a_while(
+    embedded_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, other = connect(embedded_url), connect(embedded_url)
+    write = Script("return redis.call('SET', KEYS[1], ARGV[1])")
+    refused = []
+    full = link._full
+
+    def make_room(*given: Any) -> StoreFull:
+        refused.append(full(*given))
+        if len(refused) == 3:
+            other.call(b"", b"CONFIG", b"SET", b"maxmemory", b"0")
+        return refused[-1]
+
+    monkeypatch.setattr(link, "_full", make_room)
+    other.call(b"", b"CONFIG", b"SET", b"maxmemory", b"1")
+    try:
+        assert link.evaluate(write, (b"record",), b"1") == b"OK"
+        assert len(refused) == 3
+    finally:
+        other.call(b"", b"CONFIG", b"SET", b"maxmemory", b"0")
+        link.call(b"", b"DEL", b"record")
+        link.close()
+        other.close()

@@ -38,6 +38,7 @@ _PASSING = frozenset(("LOADING", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "NOREP
 _FIRST_TRIES = 4  # at a store that has never answered
 _ELSEWHERE = frozenset(("MOVED", "ASK"))
 _NO_ROOM = frozenset(("OOM", "MISCONF"))
+_ON_THE_WAY = 2.0  # seconds after which what a server has on its way from and to clients takes no memory of it any more
 _CROWDED = "max number of clients"
 
 
@@ -167,14 +168,25 @@ class Link:
         return self._exchange(key, [command(*arguments) for arguments in commands], 0.0)
 
     def evaluate(self, script: Script, keys: tuple[bytes, ...], *arguments: Argument) -> Any:
-        """Run `script`, which the server is sent only if it does not know it."""
+        """Run `script`, which the server is sent only if it does not know it; if it is full, again for a while.
+
+        A server that is full refuses a script before its first write. What it counts includes values on their way from
+        and to others, which may be more than is kept free for records.
+        """
         rest = (b"%d" % len(keys), *keys, *arguments)
-        try:
-            return self.call(keys[0], b"EVALSHA", script.digest, *rest)
-        except ReplyError as error:
-            if error.code != "NOSCRIPT":
-                raise
-        return self.call(keys[0], b"EVAL", script.source, *rest)
+        how, what = b"EVALSHA", script.digest
+        deadline = monotonic() + _ON_THE_WAY
+        while True:
+            try:
+                return self.call(keys[0], how, what, *rest)
+            except ReplyError as error:
+                if error.code != "NOSCRIPT":
+                    raise
+                how, what = b"EVAL", script.source
+            except StoreFull:
+                if monotonic() > deadline:
+                    raise
+                time.sleep(_PAUSE)
 
     def primaries(self) -> list[Node]:
         """Return the nodes that have keys of their own."""

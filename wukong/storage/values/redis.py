@@ -12,7 +12,7 @@ from wukong.storage.address import DAY
 from wukong.storage.counters import Counters
 from wukong.storage.link import ClusterLink, Link
 from wukong.storage.resp import Argument, Buffer
-from wukong.storage.room import SHARE
+from wukong.storage.room import SHARE, Room
 from wukong.storage.values.base import Frame, size_of
 
 #: Bytes of the largest value a server takes (`proto-max-bulk-len`, which is also its limit for a string).
@@ -79,16 +79,16 @@ class RedisValueStore:
         if not room.fits(size):
             room.note(self.link.call(key, b"INFO", b"memory"))
             if not room.fits(size):
-                raise StoreFull(
-                    f"value {name} of {size} bytes would fill the store {self.link.address}: it uses {room.used} bytes "
-                    f"of {room.limit}, and what is beyond {SHARE:.0%} of them is kept for records. Give it more memory "
-                    "(`maxmemory`), or make fewer or smaller values; `wukong clean` removes what dead jobs left"
-                )
+                raise self._full(name, size, room)
+        room.used += size
         if room.old:
             room.note(self.link.pipeline(key, *commands, (b"INFO", b"memory")))
+            if not room.fits(0):
+                # Others put theirs at the same time, and there was room for one.
+                self.delete([name])
+                raise self._full(name, size, room)
         else:
             self.link.pipeline(key, *commands)
-            room.used += size
 
     def get(self, names: Sequence[str]) -> list[Buffer | None]:
         """See `ValueStore`. Large values come as bytearrays of their own, to be changed in place."""
@@ -115,6 +115,13 @@ class RedisValueStore:
     def close(self) -> None:
         """See `ValueStore`."""
         self.link.close()
+
+    def _full(self, name: str, size: int, room: Room) -> StoreFull:
+        return StoreFull(
+            f"value {name} of {size} bytes would fill the store {self.link.address}: it uses {room.used} bytes "
+            f"of {room.limit}, and what is beyond {SHARE:.0%} of them is kept for records. Give it more memory "
+            "(`maxmemory`), or make fewer or smaller values; `wukong clean` removes what dead jobs left"
+        )
 
     def _key(self, name: str) -> bytes:
         return self._keys[crc32(name.encode()) % len(self._keys)]

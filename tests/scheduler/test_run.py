@@ -59,6 +59,14 @@ def test_where_workers_are_not_given_dasks_configuration_is_asked() -> None:
         assert figures(GRAPH, "d", granules="threads", workers=2).where == "2 threads, store: memory"
 
 
+def test_what_processes_ask_a_store_counts(embedded_url: str) -> None:
+    graph = {n: (abs, -n) for n in range(20)} | {"all": (sum, list(range(20)))}
+    found = figures(graph, "all", granules="processes", store=embedded_url, workers=2)
+    # Each task is claimed and committed by an executor, or became one's.
+    assert found.round_trips > found.executors
+    assert found.bytes_received > found.executors
+
+
 @pytest.mark.parametrize(("granules", "workers", "threads"), [("inline", 4, 1), ("auto", 3, 3), ("threads", 1, 1)])
 def test_over_a_store_as_many_workers_run_as_are_asked_for(
     embedded_url: str, granules: str, workers: int, threads: int

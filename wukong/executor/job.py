@@ -10,6 +10,7 @@ from wukong.events import Observer, Spans
 from wukong.executor.context import Context, Schedule, Tally
 from wukong.executor.effects import Packed
 from wukong.storage.control.base import ControlStore
+from wukong.storage.counters import Counters
 from wukong.storage.resp import Buffer
 from wukong.storage.values.base import ValueStore
 
@@ -77,6 +78,8 @@ class Job:
         Executors in threads of this process.
     spans, away : Spans
         When tasks ran in this process, and in others.
+    traffic : Counters
+        How executors in other processes used a store.
     tally : Tally
         What all its executors did; `invoker` adds to it under its own lock.
     """
@@ -97,6 +100,7 @@ class Job:
     entered: set[str] = field(default_factory=set)
     spans: Spans = field(default_factory=Spans)
     away: Spans = field(default_factory=Spans)
+    traffic: Counters = field(default_factory=Counters)
     tally: Tally = field(default_factory=lambda: Tally(executors=0))
 
     def open(self, task: int, body: Any) -> Any:

@@ -271,15 +271,16 @@ class Compiled:
             began = perf_counter()
             self._put_together(key, node)
             self._joined.add(number, began, perf_counter() - began, values[key])
-        tally, after = self._job.tally, self._stores.counters()
+        tally = self._job.tally
+        traffic = self._stores.counters().since(self._before).plus(self._job.traffic)
         return Run(
             executors=tally.executors,
             becomes=tally.becomes,
             invocations=tally.invocations,
             retries=tally.retried,
-            round_trips=after[0] - self._before[0],
-            bytes_sent=after[1] - self._before[1],
-            bytes_received=after[2] - self._before[2],
+            round_trips=traffic.round_trips,
+            bytes_sent=traffic.bytes_sent,
+            bytes_received=traffic.bytes_received,
             where=f"{self._company.where}, store: {self._stores.name}",
             reasons=(
                 *(f"{name}: {reason}" for name, reason in self._company.reasons.items()),

@@ -70,7 +70,7 @@ def enter(
     del fds
     for over in _jobs.keys() - set(others):
         del _jobs[over]
-    tally, seconds, spans = Tally(), {}, b""
+    tally, seconds, spans, traffic = Tally(), {}, b"", Counters()
     try:
         worker.surround(*surroundings)
         opened = _jobs.get(name)
@@ -78,11 +78,11 @@ def enter(
             opened = _jobs[name] = _Opened(worker, name)
         opened.note = note
         tally = copy_context().run(opened.enter, starts, nonce, granted)
-        seconds, spans = opened.driver.job.estimates.known(), opened.driver.job.spans.take()
+        seconds, (spans, traffic) = opened.driver.job.estimates.known(), opened.told()
     except BaseException as error:
         worker.tell("job.fail", name, None, failures.pack(error))
     output.flush()
-    return (tally, seconds, spans), ()
+    return (tally, seconds, spans, traffic), ()
 
 
 class _Opened:
@@ -101,10 +101,12 @@ class _Opened:
         self._ask = worker.ask
         self._name = name
         self._remote = opening.store is not None
+        self._counted = Counters()
         if opening.store is None:
             at = _at_the_client(self, worker, name, opening.costs)
         else:
             at = stores.at(opening.store, name, there=True)
+        self._counters = at.counters
         self._apart = opening.apart
         self._plan = plan = PlanView(
             opening.manifest, stores.parts_of(name, at.values, lambda: worker.ask("job.publish", name))
@@ -125,6 +127,15 @@ class _Opened:
         """Run one executor; see `Driver.enter`."""
         present.set(self._course)
         return self.driver.enter(*given)
+
+    def told(self) -> tuple[bytes, Counters]:
+        """Return what the client has not been told yet: when tasks ran, and the use of the store."""
+        spans = self.driver.job.spans.take()
+        if not self._remote:
+            # The client counts what it is asked.
+            return spans, Counters()
+        before, self._counted = self._counted, self._counters()
+        return spans, self._counted.since(before)
 
     def invoke(self, tasks: Sequence[int], per: int) -> None:
         """See `wukong.executor.job.Invoker`."""
@@ -152,7 +163,7 @@ class _Opened:
     def finish(self) -> None:
         """See `wukong.executor.job.Invoker`."""
         if self._remote:
-            self._tell("job.ran", self._name, self.driver.job.spans.take())
+            self._tell("job.ran", self._name, *self.told())
             self._tell("job.finish", self._name)
 
     def gone(self) -> None:

@@ -30,6 +30,7 @@ from wukong.scheduler.left import Left
 from wukong.scheduler.recovery import USUAL, Entry, Recovery, Terms
 from wukong.storage.arena import Sealed, Wire
 from wukong.storage.control.memory import MemoryControlStore
+from wukong.storage.counters import Counters
 from wukong.travel import check_travels
 
 
@@ -175,10 +176,11 @@ class Service:
         tally: Tally,
         seconds: Mapping[int, float],
         spans: bytes,
+        traffic: Counters,
     ) -> None:
         for kind, each in seconds.items():
             self._job.estimates.saw(kind, each)
-        self.ran(spans)
+        self.ran(spans, traffic)
         self.recovery.end(entry)
         self._left(entry.starts, tally)
 
@@ -237,9 +239,11 @@ class Service:
         """Note that the job has failed."""
         self._posted.fail(key, error)
 
-    def ran(self, spans: bytes) -> None:
-        """Note when tasks ran."""
+    def ran(self, spans: bytes, traffic: Counters) -> None:
+        """Note when tasks ran, and how the store was used for them."""
         self._job.away.receive(spans)
+        with self._lock:
+            self._job.traffic = self._job.traffic.plus(traffic)
 
     def retried(self) -> None:
         """Count that a task runs again."""
@@ -348,7 +352,7 @@ class _Desk:
         pack.serve("job.open", self._open)
         pack.serve("job.apply", self._apply)
         pack.serve("job.invoke", lambda _worker, _fds, job, *args: self._tell(job, Service.invoke, *args))
-        pack.serve("job.ran", lambda _worker, _fds, job, spans: self._tell(job, Service.ran, spans))
+        pack.serve("job.ran", lambda _worker, _fds, job, *told: self._tell(job, Service.ran, *told))
         pack.serve("job.fail", self._fail)
         pack.serve("job.retried", lambda _worker, _fds, job: self._tell(job, Service.retried))
         pack.serve("job.finish", lambda _worker, _fds, job: self._tell(job, Service.finish))
@@ -366,7 +370,7 @@ class _Desk:
     def _apply(self, _worker: Any, _fds: Any, job: str, shard: int, request: m.Request, spans: bytes) -> Any:
         service = self.jobs.get(job)
         if service:
-            service.ran(spans)
+            service.ran(spans, Counters())
         return (service.apply(shard, request) if service else (m.Reply(m.GONE, b"", ()), False)), ()
 
     def _fail(self, _worker: Any, _fds: Any, job: str, key: Hashable, frame: bytes) -> None:

@@ -60,7 +60,7 @@ def test_where_workers_are_not_given_dasks_configuration_is_asked() -> None:
 
 
 def test_what_processes_ask_a_store_counts(embedded_url: str) -> None:
-    graph = {n: (abs, -n) for n in range(20)} | {"all": (sum, list(range(20)))}
+    graph = {f"abs-{n}": (abs, -n) for n in range(20)} | {"all": (sum, [f"abs-{n}" for n in range(20)])}
     found = figures(graph, "all", granules="processes", store=embedded_url, workers=2)
     # Each task is claimed and committed by an executor, or became one's.
     assert found.round_trips > found.executors

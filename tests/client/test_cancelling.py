@@ -17,6 +17,7 @@ import wukong
 from tests.drivers import idle
 from wukong.errors import AttachUnsupported, BudgetSpent, ClientClosed, JobCancelled
 from wukong.futures import FutureCancelled
+from wukong.scheduler import launch as launch_
 
 EVERYWHERE = [("threads", None), ("inline", None), ("auto", None), ("processes", None), ("processes", "embedded")]
 
@@ -105,6 +106,28 @@ def test_a_task_that_runs_for_a_cancelled_future_is_named_while_others_go_on(cli
     assert client.gather(rest) == [1, 2, 3, 4, 5]
 
 
+def test_a_task_is_named_that_began_while_its_job_was_still_being_launched(tmp_path, monkeypatch):
+    launch, told, cancelled = launch_.Client.launch, threading.Event(), threading.Event()
+
+    def launch_and_wait(self):
+        launch(self)
+        told.wait(30)
+        until(lambda: begun(tmp_path))
+        left.extend(client.cancel(futures))
+        cancelled.set()
+
+    left, futures = [], []
+    monkeypatch.setattr(launch_.Client, "launch", launch_and_wait)
+    with wukong.Client(workers=2, granules="threads") as client:
+        futures += client.compute([delayed(note)(tmp_path, number) for number in range(6)])
+        told.set()
+        assert cancelled.wait(30)
+        assert left
+        assert {one.key for one in left} <= {future.key for future in futures}
+        (tmp_path / "open").touch()
+        nothing_is_left()
+
+
 def test_what_is_cancelled_before_its_graph_begins_never_runs(tmp_path):
     with wukong.Client(workers=2, granules="threads") as client:
         first = client.submit(note, tmp_path, 0)
@@ -184,15 +207,14 @@ def test_a_closed_client_begins_nothing_more(tmp_path):
 def test_ctrl_c_ends_a_compute_and_all_who_work_on_it(tmp_path):
     def interrupt():
         until(lambda: begun(tmp_path))
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-        time.sleep(0.05)
-        (tmp_path / "open").touch()
+        interrupt_main()
 
     shooter = threading.Thread(target=interrupt)
     shooter.start()
     with pytest.raises(KeyboardInterrupt):
         dask.compute(*[delayed(note)(tmp_path, number) for number in range(40)])
     shooter.join(30)
+    (tmp_path / "open").touch()
     nothing_is_left()
     assert dask.compute(delayed(abs)(-1)) == (1,)
     assert begun(tmp_path) < 20

@@ -212,6 +212,9 @@ class Compiled:
         if self._running is not None:
             self._company.beside = [name_of(functions_of(self._walk.nodes[self._index]))]
         self._company.begin(self._job, self._stores.url, self._encoded)
+        if self._course is not None:
+            # Before the first task begins, or whoever ends it then is not told what runs.
+            self._attend(self._course)
         if self._note is None or self._keeping is None:
             self._client.launch()
         else:
@@ -307,14 +310,16 @@ class Compiled:
         return [*self._beside, *(Running(self._plan.key(task), where) for task, where in self._company.at_work())]
 
     def follow(self, course: Course) -> None:
-        """End when it does, and let it see how far this is."""
-        if self._running is not None and not self._joining:
+        """End when it does, and let it see how far this is, from the start on; to be called before that."""
+        if self._running is not None:
             self._beside = course.at_work()
+        self._course = course
+
+    def _attend(self, course: Course) -> None:
         course.at_work, course.working = self.at_work, lambda: self._company.posted.working
         course.done = lambda: max(self._index, 0) + len(self._job.spans) + len(self._job.away)
         course.tell(self.fail)
         course.tell_dropped(self.drop)
-        self._course = course
 
         def failing(key: Hashable, error: BaseException) -> None:
             # Whoever waits in another thread need not wait until this one is through with its task.

@@ -155,8 +155,8 @@ class Relay:
             with self._taking:
                 if not self._over:
                     self._compiled = compiled
-                    self._context.run(compiled.start)
                     compiled.follow(self._course)
+                    self._context.run(compiled.start)
         except BaseException as error:
             self._error = error
         finally:
@@ -176,8 +176,8 @@ class Relay:
     def hand_over(self) -> None:
         """Hand over a walk that nobody has begun: its tasks say that they have to be told apart."""
         self._compiled = self._compile(self._walk, self._values, -1)
-        self._compiled.start()
         self._compiled.follow(self._course)
+        self._compiled.start()
         self._launched.set()
 
     def _compile(self, tasks: Walk, values: dict[Any, Any], index: int) -> Compiled:

@@ -151,10 +151,11 @@ def go_on(note: Note, options: Options, *, packs: Packs, admission: Admission, c
     try:
         with nullcontext() if options.budget is None else Budget(course, options.budget):
             course.begins(note.plan.size, partial(Needed, walk))
-            with Compiled(
+            compiled = Compiled(
                 walk, values, workers, options.store, None, -1, executed, packs, admission, course.job, terms, note
-            ) as compiled:
-                compiled.follow(course)
+            )
+            compiled.follow(course)
+            with compiled:
                 figures = compiled.finish()
     finally:
         present.reset(token)
@@ -223,23 +224,11 @@ def _run(
             refuse_unshared(tasks.keys, disk=True)
             refuse_lost_writes(tasks)
         executed = granules if granules == "processes" else "threads"
-        with (
-            Compiled(
-                tasks,
-                values,
-                workers,
-                options.store,
-                observer,
-                -1,
-                executed,
-                packs,
-                admission,
-                course.job,
-                terms,
-            ) as compiled,
-            course.watched(),
-        ):
-            compiled.follow(course)
+        compiled = Compiled(
+            tasks, values, workers, options.store, observer, -1, executed, packs, admission, course.job, terms
+        )
+        compiled.follow(course)
+        with compiled, course.watched():
             return compiled.finish()
     stamps = Stamps()
     baton: list[int] = []

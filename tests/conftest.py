@@ -1,11 +1,19 @@
 """Fixtures that tests of several packages share: running servers, one of each kind a session."""
 
+import signal
 import sys
 
 import pytest
 
 from tests import servers
 from wukong.storage.server import EmbeddedServer
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c_interrupts():
+    """Whoever is started in the background by a shell (``nohup make test &``) would ignore it, and so its children."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -203,13 +203,17 @@ def _directory(link: "Link", there: bool) -> str | None:
     from wukong.storage.spill import Spill
 
     with _opening:
-        if base not in _spills:
+        known = _spills.get(base)
+        # What cleans directories of temporary files may have taken it.
+        if known is None or not os.path.isdir(known.path):
             try:
                 _spills[base] = Spill(base)
             except OSError as error:
                 if base is not None:
                     raise ConfigError(f"nothing can be spilled to {base}, as the store's URL says: {error}") from error
                 return None
+            if known is not None:
+                known.close()
         return _spills[base].path
 
 

@@ -210,7 +210,8 @@ def not_ours(name: str, store: str | None) -> AttachUnsupported:
         )
     return AttachUnsupported(
         f"there is no job {name!r} of this client that is not done, and the store has none that was begun by "
-        "`Client.compute` or `persist`: it is over, or nobody has touched it for too long. Compute it again"
+        "`Client.compute` or `persist`: it is over, its client died before it was in the store, or nobody has touched "
+        "it for too long. Compute it again"
     )
 
 

@@ -215,11 +215,11 @@ def test_an_idle_pump_does_not_wake_up(pump, line):
 
 
 class InterruptedOnce:
-    """A lock, during whose first release by the main thread an interrupt comes."""
+    """The lock of a pump, during whose first release by the main thread as its reader an interrupt comes."""
 
-    def __init__(self, lock):
-        self._lock = lock
-        self.acquire, self.interrupted = lock.acquire, False
+    def __init__(self, pump):
+        self._pump, self._lock = pump, pump.lock
+        self.acquire, self.interrupted = pump.lock.acquire, False
 
     def __enter__(self):
         self._lock.acquire()
@@ -229,14 +229,16 @@ class InterruptedOnce:
 
     def release(self):
         self._lock.release()
-        if threading.current_thread() is threading.main_thread() and not self.interrupted:
+        # While the background thread reads, this one waits for its turn.
+        me = threading.get_ident()
+        if me == threading.main_thread().ident == self._pump._reader and not self.interrupted:
             self.interrupted = True
             raise KeyboardInterrupt
 
 
 def test_an_interrupt_just_as_reading_begins_leaves_the_lock_free_and_nobody_reading(pump):
     inner = pump.lock
-    pump.lock = InterruptedOnce(inner)
+    pump.lock = InterruptedOnce(pump)
     with pytest.raises(KeyboardInterrupt):
         pump.wait(lambda: False, PATIENCE)
     pump.lock = inner

@@ -33,7 +33,7 @@ def run(directory, name, *inputs, gate=""):
     with open(Path(directory) / "ran", "a") as log:
         log.write(f"{name}\n")
     if gate:
-        until(lambda: (Path(directory) / gate).exists(), "the gate is opened", 20.0)
+        until(lambda: (Path(directory) / gate).exists(), "the gate is opened", 60.0)
     return 1 + sum(inputs)
 
 
@@ -79,7 +79,7 @@ def killed(server, directory, granules="threads", name=None, once=False):
     try:
         assert client.stdout is not None
         job, key = client.stdout.readline().split()
-        until(lambda: sum(task[0] == "b" for task in ran(directory)) == 2, "two have begun", 20.0)
+        until(lambda: sum(task[0] == "b" for task in ran(directory)) == 2, "two have begun", 40.0)
         with wukong.Client(workers=2, store=server.url) as early, pytest.raises(AttachUnsupported, match="lives"):
             early.attach(job)
     finally:

@@ -38,7 +38,7 @@ def test_a_job_that_takes_longer_than_its_ttl_loses_nothing(
     url = f"{server_url}?ttl=2"
     graph: dict[str, Any] = {
         "early": (np.arange, 100_000),
-        "long": (wait, 4.0, 1),
+        "long": (wait, 3.0, 1),
         "late": (lambda array, one: array + one, "early", "long"),
     }
     found = wukong.get(graph, "late", store=url, granules=granules, workers=2)

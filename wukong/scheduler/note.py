@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from wukong import serialize
-from wukong.errors import StoreForgot
+from wukong.errors import AttachUnsupported, StoreForgot
 from wukong.executor.alone import Walk
 from wukong.plan.codec import Encoded
 from wukong.plan.reading import Plan
@@ -97,11 +97,23 @@ class Note(NamedTuple):
 
 
 def read(values: ValueStore) -> Note | None:
-    """Return the note of the job with this value store, if there is one."""
+    """Return the note of the job with this value store, if there is one.
+
+    Raises
+    ------
+    AttachUnsupported
+        If it cannot be read here.
+    """
     (frame,) = values.get([NAME])
     if frame is None:
         return None
-    note: Note = serialize.loads(frame, serialize.VALUE)
+    try:
+        note: Note = serialize.loads(frame, serialize.VALUE)
+    except Exception as error:
+        raise AttachUnsupported(
+            f"what the client of this job left to go on by cannot be read here ({type(error).__name__}: {error}): "
+            "go on where the same modules are, in the same versions, or remove the job by `wukong clean`"
+        ) from error
     return note
 
 

@@ -86,6 +86,15 @@ def test_edges_of_a_later_epoch_wait_until_the_shard_is_opened_under_it(tell):
     assert tell(edges).body[0].ready == (CHILD,)
 
 
+def test_uses_made_in_an_older_epoch_do_not_count(tell):
+    edges = (m.Edge(CHILD, 1),)
+    assert verdict(tell, "new", 2, 1, edges) == m.OK
+    tell(m.Release("old", 8, LEASE, uses=((TASK, 1),)))
+    assert tell(m.Probe((TASK,))).body[0].value == VALUE
+    tell(m.Release("e", 1, LEASE, uses=((TASK, 1),), epoch=3))
+    assert tell(m.Probe((TASK,))).body[0].value is None
+
+
 def test_the_same_epoch_may_be_opened_in_several_requests(tell):
     assert tell(opening("new2", 3, CHILD)).body[0].ready == (CHILD,)
     assert state(tell) == states.READY

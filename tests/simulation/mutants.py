@@ -130,6 +130,12 @@ MUTANTS = {
         "if op == ARRIVE and early then",
         "if false then",
     ),
+    "uses count only under the epoch of who made them": Change(
+        "self._use(request.uses) if request.epoch * m.EPOCH == self.base else ()",
+        "self._use(request.uses)",
+        "if request[BODY + 1] * EPOCH == base then",
+        "if true then",
+    ),
     "a request prolongs the lease": Change(
         "executor.deadline = now + request.lease\n        if self.status",
         "executor.deadline = executor.deadline or now + request.lease\n        if self.status",

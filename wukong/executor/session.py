@@ -74,11 +74,15 @@ class Session:
         """Settle edges into this shard of outcomes whose home is elsewhere; return the settlements."""
         return self.ask(shard, m.Arrive(*self._head(), tuple(outcomes)))
 
-    def release(self, uses: Sequence[tuple[int, int]]) -> Steps:
-        """Give up uses of values, each at its home; return (task, attempt) of stored values freed."""
+    def release(self, spent: Iterable[tuple[int, Iterable[tuple[int, int]]]]) -> Steps:
+        """Give up uses of values that attempts have made, each at its home; return (task, attempt) of those freed."""
+        epochs: dict[int, list[tuple[int, int]]] = {}
+        for attempt, uses in spent:
+            epochs.setdefault(attempt // m.EPOCH, []).extend(uses)
         freed: list[tuple[int, int]] = []
-        for shard, group in self.by_home(uses, lambda use: use[0]):
-            freed.extend((yield from self.ask(shard, m.Release(*self._head(), uses=tuple(group)))))
+        for epoch, uses in epochs.items():
+            for shard, group in self.by_home(uses, lambda use: use[0]):
+                freed.extend((yield from self.ask(shard, m.Release(*self._head(), uses=tuple(group), epoch=epoch))))
         return freed
 
     def end(self, shard: int) -> Steps:

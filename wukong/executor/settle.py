@@ -131,7 +131,7 @@ class Settler:
         yield from self._tell([held.written() for held in over], settled)
         for held in over:
             held.waiting = []
-        owed = [use for held in over for use in self._debts.pop(held.finished.task).inputs]
+        owed = [(held.finished.attempt, self._debts.pop(held.finished.task).inputs) for held in over]
         settled.freed += yield from self._session.release(owed)
 
     def restore(self, values: Sequence[Computed]) -> Steps:
@@ -225,7 +225,10 @@ class Settler:
                 settled.add(settlement)
         for shard, group in session.by_home(unsettled, lambda outcome: outcome.task):
             yield from session.commit(shard, group)
-        away_uses = [use for done in won for use in done.spent if session.home(use[0]) != session.home(done.task)]
+        away_uses = [
+            (done.attempt, [use for use in done.spent if session.home(use[0]) != session.home(done.task)])
+            for done in won
+        ]
         settled.freed += yield from session.release(away_uses)
 
     def _may_wait(self, done: Finished) -> bool:

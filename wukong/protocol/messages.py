@@ -228,7 +228,10 @@ class Cancel(NamedTuple):
 
 
 class Release(NamedTuple):
-    """Give up claims (`tasks`), uses of values (`uses`: input and its number of consumers), or the whole job."""
+    """Give up claims (`tasks`), uses of values (`uses`: input and its number of consumers), or the whole job.
+
+    Uses count only under the job epoch of the attempt that made them: under another, its task may have to run again.
+    """
 
     nonce: str
     seq: int
@@ -236,6 +239,7 @@ class Release(NamedTuple):
     tasks: tuple[int, ...] = ()
     uses: tuple[tuple[int, int], ...] = ()
     everything: bool = False
+    epoch: int = 0
 
 
 Request = Probe | Arrive | Claim | Commit | Renew | Sweep | Cancel | Release

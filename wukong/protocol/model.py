@@ -178,7 +178,7 @@ class Shard:
             active = self.active.get(task)
             if active is not None and active.owner == request.nonce:
                 self.active[task] = _Active(states.READY, active.attempt, "", now)
-        return self._answer(self._use(request.uses))
+        return self._answer(self._use(request.uses) if request.epoch * m.EPOCH == self.base else ())
 
     # --- rules --------------------------------------------------------------------------------------------------------
 

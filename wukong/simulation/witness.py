@@ -49,6 +49,7 @@ class Witness:
         self._given: dict[int, tuple[int, str]] = {}
         self._may_run: Counter[tuple[int, str]] = Counter()
         self._forgiven: set[int] = set()
+        self._known: set[int] = set()
 
     def apply(self, number: int, shard: Shard, request: m.Request, now: float, name: str, echo: bool) -> m.Reply:
         """Carry out a request of `name` and check what came of it; of an echo nobody hears the answer."""
@@ -63,6 +64,9 @@ class Witness:
         self._check_records(shard, before, now)
         if shard.base > base:
             self.forget(number, shard)  # it was opened again, maybe by a late copy after it had forgotten that it was
+            known = {task for task in self._known if home(task, self._shards) == number}
+            self._forgiven -= known
+            self._known -= known
         kind = type(request)
         if kind is m.Release and request.everything:  # type: ignore[union-attr]
             if not shard.open:
@@ -99,11 +103,13 @@ class Witness:
 
     def forgive(self, number: int) -> None:
         """Let what may run only once, and is at home in a shard, be given away again: it may have forgotten that."""
-        self._forgiven.update(task for task in self._plan.only_once if home(task, self._shards) == number)
+        forgotten = {task for task in self._plan.only_once if home(task, self._shards) == number}
+        self._forgiven |= forgotten
+        self._known -= forgotten
 
     def remind(self) -> None:
-        """Forgive nothing any more: the client knows what was forgotten."""
-        self._forgiven.clear()
+        """Note that the client knows what was forgotten: in shards that it has opened again, nothing is forgiven."""
+        self._known |= self._forgiven
 
     def run(self, task: int, name: str) -> None:
         """Note that a task runs."""

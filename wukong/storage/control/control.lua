@@ -533,14 +533,16 @@ elseif op == CLAIM then
     at = at + 2 + request[at + 1]
   end
 elseif op == RELEASE then
-  local tasks = request[BODY + 1]
-  for i = BODY + 2, BODY + 1 + tasks do
+  local tasks = request[BODY + 2]
+  for i = BODY + 3, BODY + 2 + tasks do
     local record = record_of(request[i])
     if record[STATE] and record[OWNER] == nonce then
       activate(record, READY, record[ATTEMPT], '')
     end
   end
-  use(BODY + 2 + tasks, #request)
+  if request[BODY + 1] * EPOCH == base then
+    use(BODY + 3 + tasks, #request)
+  end
 elseif op == SWEEP then
   local lapsed, unclaimed, late = {}, {}, {}
   for i = 4, 3 + request[3] do

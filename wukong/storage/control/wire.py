@@ -33,8 +33,8 @@ def encode(request: m.Request) -> bytes:
         case m.Arrive(nonce, seq, lease, outcomes):
             flat = [_ARRIVE, nonce, seq, lease, len(outcomes)]
             _add_outcomes(flat, outcomes, nonce)
-        case m.Release(nonce, seq, lease, tasks, uses, everything):
-            flat = [_RELEASE, nonce, seq, lease, everything, len(tasks), *tasks]
+        case m.Release(nonce, seq, lease, tasks, uses, everything, epoch):
+            flat = [_RELEASE, nonce, seq, lease, everything, epoch, len(tasks), *tasks]
             for use in uses:
                 flat += use
         case m.Renew(nonce, lease):

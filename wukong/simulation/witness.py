@@ -77,18 +77,19 @@ class Witness:
             # A copy may come after the end, to a job that another copy has opened again.
             if self._calm and reply.body[0] and not echo:
                 raise Violation(f"the owners of tasks {reply.body[0]} have lapsed though nobody died")
-        elif echo:
-            if closed:
-                self.forgive(number)  # a late copy has opened the job again after its end: nobody can know that
+        elif echo and closed:
+            self.forgive(number)  # a late copy has opened the job again after its end: nobody can know that
         elif kind is m.Claim:
-            self._check_grants(reply.body, name)
+            if not echo:
+                self._check_grants(reply.body, name)
         elif kind is m.Commit or kind is m.Arrive:
             for outcome, settlement in zip(request.outcomes, reply.body, strict=True):  # type: ignore[union-attr]
                 if kind is m.Commit and settlement.verdict in (m.OK, m.HOLDING):
                     self._commit(outcome)
                 if settlement.verdict == m.HOLDING and not outcome.hold:
                     raise Violation(f"the value of task {outcome.task} is to be held, but nobody asked for that")
-                self._check_grants(settlement.granted, name)
+                if not echo:
+                    self._check_grants(settlement.granted, name)
         return reply
 
     def forget(self, number: int, shard: Shard) -> None:

@@ -10,7 +10,6 @@ from wukong.events import Observer, Spans
 from wukong.executor.context import Context, Schedule, Tally
 from wukong.executor.effects import Packed
 from wukong.storage.control.base import ControlStore
-from wukong.storage.counters import Counters
 from wukong.storage.resp import Buffer
 from wukong.storage.values.base import ValueStore
 
@@ -78,7 +77,7 @@ class Job:
         Executors in threads of this process.
     spans, away : Spans
         When tasks ran in this process, and in others.
-    traffic : Counters
+    traffic : list of Counters
         How executors in other processes used a store.
     tally : Tally
         What all its executors did; `invoker` adds to it under its own lock.
@@ -100,7 +99,7 @@ class Job:
     entered: set[str] = field(default_factory=set)
     spans: Spans = field(default_factory=Spans)
     away: Spans = field(default_factory=Spans)
-    traffic: Counters = field(default_factory=Counters)
+    traffic: list[tuple[int, ...]] = field(default_factory=list)
     tally: Tally = field(default_factory=lambda: Tally(executors=0))
 
     def open(self, task: int, body: Any) -> Any:

@@ -37,6 +37,7 @@ from wukong.scheduler.note import NAME, Note, bare, owner
 from wukong.scheduler.recovery import USUAL, Terms
 from wukong.scheduler.trace import in_company, put_together
 from wukong.scheduler.watch import repair
+from wukong.storage.counters import Counters
 
 
 class Compiled:
@@ -275,7 +276,7 @@ class Compiled:
             self._put_together(key, node)
             self._joined.add(number, began, perf_counter() - began, values[key])
         tally = self._job.tally
-        traffic = self._stores.counters().since(self._before).plus(self._job.traffic)
+        traffic = Counters().plus([self._stores.counters().since(self._before), *self._job.traffic])
         return Run(
             executors=tally.executors,
             becomes=tally.becomes,

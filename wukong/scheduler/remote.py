@@ -70,7 +70,8 @@ def enter(
     del fds
     for over in _jobs.keys() - set(others):
         del _jobs[over]
-    tally, seconds, spans, traffic = Tally(), {}, b"", Counters()
+    tally, seconds, spans = Tally(), {}, b""
+    traffic: tuple[int, ...] = ()
     try:
         worker.surround(*surroundings)
         opened = _jobs.get(name)
@@ -128,12 +129,12 @@ class _Opened:
         present.set(self._course)
         return self.driver.enter(*given)
 
-    def told(self) -> tuple[bytes, Counters]:
+    def told(self) -> tuple[bytes, tuple[int, ...]]:
         """Return what the client has not been told yet: when tasks ran, and the use of the store."""
         spans = self.driver.job.spans.take()
         if not self._remote:
             # The client counts what it is asked.
-            return spans, Counters()
+            return spans, ()
         before, self._counted = self._counted, self._counters()
         return spans, self._counted.since(before)
 

@@ -30,7 +30,6 @@ from wukong.scheduler.left import Left
 from wukong.scheduler.recovery import USUAL, Entry, Recovery, Terms
 from wukong.storage.arena import Sealed, Wire
 from wukong.storage.control.memory import MemoryControlStore
-from wukong.storage.counters import Counters
 from wukong.travel import check_travels
 
 
@@ -176,7 +175,7 @@ class Service:
         tally: Tally,
         seconds: Mapping[int, float],
         spans: bytes,
-        traffic: Counters,
+        traffic: tuple[int, ...],
     ) -> None:
         for kind, each in seconds.items():
             self._job.estimates.saw(kind, each)
@@ -239,11 +238,11 @@ class Service:
         """Note that the job has failed."""
         self._posted.fail(key, error)
 
-    def ran(self, spans: bytes, traffic: Counters) -> None:
+    def ran(self, spans: bytes, traffic: tuple[int, ...] = ()) -> None:
         """Note when tasks ran, and how the store was used for them."""
         self._job.away.receive(spans)
-        with self._lock:
-            self._job.traffic = self._job.traffic.plus(traffic)
+        if traffic:
+            self._job.traffic.append(traffic)
 
     def retried(self) -> None:
         """Count that a task runs again."""
@@ -370,7 +369,7 @@ class _Desk:
     def _apply(self, _worker: Any, _fds: Any, job: str, shard: int, request: m.Request, spans: bytes) -> Any:
         service = self.jobs.get(job)
         if service:
-            service.ran(spans, Counters())
+            service.ran(spans)
         return (service.apply(shard, request) if service else (m.Reply(m.GONE, b"", ()), False)), ()
 
     def _fail(self, _worker: Any, _fds: Any, job: str, key: Hashable, frame: bytes) -> None:

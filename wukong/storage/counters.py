@@ -1,6 +1,7 @@
 """What the stores count of their own use."""
 
-from operator import add, sub
+from collections.abc import Sequence
+from operator import sub
 from typing import NamedTuple
 
 
@@ -11,10 +12,10 @@ class Counters(NamedTuple):
     bytes_sent: int = 0
     bytes_received: int = 0
 
-    def plus(self, other: "Counters") -> "Counters":
-        """Return the sum of both."""
-        return Counters(*map(add, self, other))
-
-    def since(self, before: "Counters") -> "Counters":
+    def since(self, before: "Counters") -> tuple[int, ...]:
         """Return what was added since."""
-        return Counters(*map(sub, self, before))
+        return tuple(map(sub, self, before))
+
+    def plus(self, others: Sequence[tuple[int, ...]]) -> "Counters":
+        """Return the sum of all."""
+        return Counters(*map(sum, zip(self, *others, strict=True)))

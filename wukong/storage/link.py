@@ -19,6 +19,7 @@ from contextlib import suppress
 from copy import copy
 from itertools import count
 from math import inf
+from operator import sub
 from time import monotonic
 from typing import Any, Self
 
@@ -325,10 +326,15 @@ class Link:
 
     def _count(self, before: tuple[int, ...]) -> None:
         """Add what this thread's connections have carried since."""
+        trips, sent, received = map(sub, self._thread.tally, before)
+        me = threading.get_ident()
         for tallies in self._tallies:
-            tally = tallies.setdefault(threading.get_ident(), [0, 0, 0])
-            for i, (was, now) in enumerate(zip(before, self._thread.tally, strict=True)):
-                tally[i] += now - was
+            tally = tallies.get(me)
+            if tally is None:
+                tally = tallies[me] = [0, 0, 0]
+            tally[0] += trips
+            tally[1] += sent
+            tally[2] += received
 
 
 class ClusterLink(Link):

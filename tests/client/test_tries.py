@@ -152,6 +152,8 @@ def test_what_is_no_rule_is_refused(processes):
             wukong.retry(**wrong)
     with pytest.raises(ConfigError, match="retries='x'"):
         retry_of("x")
+    with pytest.raises(ConfigError, match="times=-1"):
+        retry_of(-1)
     with pytest.raises(ConfigError, match="take one of the two away"):
         wukong.retry(1)(marked)
     with pytest.raises(ConfigError, match="take one of the two away"):

@@ -57,8 +57,8 @@ class Budget:
         done = course.done()
         error = BudgetSpent(
             f"the compute has used {spent:.3g} s of executor time in {seconds:.3g} s, and its budget is "
-            f"{self._seconds:g} s: nothing more begins, and {done:,} of its {course.size:,} tasks are through; "
-            "give it more with budget=, or ask for less"
+            f"{self._seconds:g} s: nothing more begins, and {done:,} of its {course.size:,} tasks are through, or more "
+            "that workers had not told of yet; give it more with budget=, or ask for less"
         )
         error.budget, error.spent, error.tasks = self._seconds, spent, done
         return error

@@ -111,7 +111,7 @@ def retry_of(retries: Any) -> Retry | None:
         return retries if retries.times else None
     if not isinstance(retries, Integral):
         raise ConfigError(f"retries={retries!r} is not allowed; use a whole number, or wukong.retry(...)")
-    return retry(times) if (times := int(retries)) > 0 else None
+    return retry(times) if (times := int(retries)) else None
 
 
 def again(retry: Retry, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:

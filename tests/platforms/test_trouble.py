@@ -19,6 +19,7 @@ from wukong.errors import ClientClosed, TaskFailed, WorkerLost
 from wukong.platforms.local.calls import Input
 from wukong.platforms.local.pack import Pack
 from wukong.platforms.local.processes import Processes
+from wukong.platforms.local.watch import Watch
 from wukong.storage.channel import Channel
 
 
@@ -181,3 +182,24 @@ def test_a_keeper_that_the_system_does_not_let_go_of_is_named_and_not_waited_for
     with pytest.warns(ResourceWarning, match="process 4321, which kept the workers of a client, was killed"):
         Processes._wait_for_keeper(None, stuck)
     assert stuck.killed
+
+
+def test_one_look_that_raises_is_printed_and_does_not_end_those_of_others(monkeypatch, capsys):
+    monkeypatch.setattr("wukong.platforms.local.watch.EVERY", 0.01)
+    looked = []
+
+    def fails():
+        raise RuntimeError("one job is in trouble")
+
+    def looks():
+        return [fails, lambda: looked.append(None)]
+
+    work = [types.SimpleNamespace(pid=os.getpid())]
+    watch = Watch(lambda: work, work.remove, looks, lambda: None, work.clear, 5.0)
+    watch.begin()
+    try:
+        until(lambda: len(looked) > 2, "other looks, again and again")
+    finally:
+        watch.end()
+        watch._thread.join(PATIENCE)
+    assert "one job is in trouble" in capsys.readouterr().err

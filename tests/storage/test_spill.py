@@ -5,12 +5,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
 
 from tests import drivers
-from wukong.errors import StoreFull, ValueTooLarge
+from wukong.errors import StoreFull, StoreUnavailable, ValueTooLarge
 from wukong.ids import new_job
 from wukong.storage import spill
 from wukong.storage.link import Script
@@ -77,6 +78,61 @@ def test_what_a_client_left_that_was_killed_the_next_one_removes_and_not_what_an
         assert set(tmp_path.iterdir()) == there - {dead.path}
     finally:
         end(lives)
+
+
+def test_a_directory_that_another_client_removes_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def make(**where: Any) -> str:
+        made.append(mkdtemp(**where))
+        if len(made) == 1:
+            for dead in spill.find(str(tmp_path)):
+                spill.remove(dead)
+        return made[-1]
+
+    monkeypatch.setattr(spill.tempfile, "mkdtemp", make)
+    mine = Spill(str(tmp_path))
+    assert len(made) == 2
+    assert list(map(str, tmp_path.iterdir())) == [mine.path] == made[1:]
+    mine.close()
+
+
+FORKS = """
+import os, sys
+from wukong.scheduler import stores
+from wukong.storage.spill import Spill
+stores._spills[None] = Spill(sys.argv[1])
+if os.fork():
+    os.kill(os.getpid(), 9)
+sys.stdin.read()
+os._exit(0)
+"""
+
+
+def test_a_forked_child_does_not_keep_what_its_killed_client_left(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", FORKS, str(tmp_path)], stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    try:
+        assert process.wait(20.0) == -signal.SIGKILL
+        # The child lives until its input ends.
+        drivers.until(lambda: len(spill.find(str(tmp_path))) == 1, "nobody has a lock on it")
+    finally:
+        process.stdin.close()
+
+
+def test_files_of_a_job_go_though_its_server_does_not_answer(tmp_path: Path) -> None:
+    class Away(HeapValueStore):
+        def clear(self) -> None:
+            raise StoreUnavailable("it is away")
+
+    disk = DiskValueStore(str(tmp_path), "job")
+    disk.put("1.1", b"x")
+    store = TieredValueStore([Tier("away", Away(), 10), Tier("disk", disk, 10)], Thresholds())
+    with pytest.raises(StoreUnavailable):
+        store.clear()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_directory_that_is_locked_after_it_was_found_stays(tmp_path: Path) -> None:

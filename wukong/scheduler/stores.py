@@ -285,6 +285,8 @@ def _forget() -> None:
     global _opening
     _opening = Lock()
     _links.clear()
+    for spill in _spills.values():
+        spill.forget()
     _spills.clear()
 
 

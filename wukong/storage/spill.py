@@ -48,9 +48,12 @@ class Spill:
             remove(dead)
         while True:
             self.path = tempfile.mkdtemp(prefix=_PREFIX, dir=base)
-            self._lock = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            # Another client may find it before there is a lock on it, and remove it.
+            try:
+                self._lock = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
             fcntl.flock(self._lock, fcntl.LOCK_SH)
-            # Another client may have found it before there was a lock on it.
             if os.path.isdir(self.path):
                 return
             os.close(self._lock)
@@ -58,6 +61,10 @@ class Spill:
     def close(self) -> None:
         """Remove it, with all that is in it."""
         shutil.rmtree(self.path, ignore_errors=True)
+        self.forget()
+
+    def forget(self) -> None:
+        """Hold it no longer; in a forked child, which would keep it from being removed when the client has gone."""
         os.close(self._lock)
 
 

@@ -5,6 +5,7 @@ the system says of it (state ``T``: SIGSTOP, or a debugger that let go), never b
 does not let go of the interpreter, is not silent, and a client that was itself suspended has seen nothing meanwhile.
 """
 
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from time import monotonic
@@ -26,7 +27,7 @@ class Watch:
     silent : callable
         ``silent(member)``: it has been stopped for longer than `lease`.
     looks : callable
-        Returns what else is to be called at each look.
+        Returns what else is to be called at each look. What these raise is printed.
     keeper : callable
         Returns the process number of the keeper if something is expected of it; else None.
     stuck : callable
@@ -60,7 +61,6 @@ class Watch:
         """Look from now on, as somebody is at work. The pack's lock must be held."""
         self.rests = False
         self._called.set()
-        # What a look raises has ended the thread, and was printed.
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._run, name="wukong-watch", daemon=True)
             self._thread.start()
@@ -83,7 +83,11 @@ class Watch:
                 else:
                     self._silent(members[pid])
         for look in self._looks():
-            look()
+            try:
+                look()
+            except Exception as error:
+                # One job's trouble: the workers, and the other jobs, are looked after all the same.
+                sys.excepthook(type(error), error, error.__traceback__)
 
     def _run(self) -> None:
         while not self._over.is_set():

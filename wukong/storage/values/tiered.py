@@ -116,8 +116,8 @@ class TieredValueStore:
             tier.store.delete(names)
 
     def clear(self) -> None:
-        """See `ValueStore`."""
-        for tier in self._tiers:
+        """See `ValueStore`. The dearest tier first: files go though a server does not answer."""
+        for tier in reversed(self._tiers):
             tier.store.clear()
 
     def close(self) -> None:

@@ -166,7 +166,6 @@ class Recovery:
         if len(deaths) >= self.terms.attempts * (1 if task is not None else _UNSURE):
             return key, given_up(f"task {key!r}", deaths, "was to begin" if task is None else "was running")
         try:
-            self.renew()
             self.again += len(self._look(0.0, dead=(entry.nonce,)))
         except StoreError as failed:
             failed.add_note(f"wukong: while the work of a worker was given to others: {error}")
@@ -213,6 +212,8 @@ class Recovery:
 
     def _look(self, patience: float, dead: Collection[str] = (), late: Collection[int] = ()) -> list[int]:
         """Have started what waits for nobody; return it."""
+        # Leases may have run out while this process, or the thread that prolongs them, was kept from it.
+        self.renew()
         _, found = self._driver.follow(sweep(self.job.control.shards, patience, dead, late))
         return self.posted.invoke_again(found) if found else []
 

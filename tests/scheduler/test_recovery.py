@@ -1,0 +1,44 @@
+"""Recovery of executors in worker processes, where time is the test's own."""
+
+import types
+from typing import Any
+
+from wukong.cost import LOCAL_SERVER, Estimates
+from wukong.executor.job import Job
+from wukong.protocol import messages as m
+from wukong.scheduler.dask.graphs import merge
+from wukong.scheduler.dask.lower import lower
+from wukong.scheduler.recovery import Recovery, Terms
+from wukong.storage.control.memory import MemoryControlStore
+
+
+def test_a_second_copy_takes_nothing_from_those_whose_leases_ran_out_while_the_client_stood_still() -> None:
+    keys = [f"k{i}" for i in range(13)]
+    plan = lower(merge(dict.fromkeys(keys, (abs, -1))), keys, {}, fuse=False)
+    *done, straggler, other = sorted(plan.tasks)
+    now = [0.0]
+    control = MemoryControlStore(1, lambda: now[0])
+    started: list[int] = []
+
+    def invoke_again(tasks: list[int]) -> list[int]:
+        started.extend(tasks)
+        return tasks
+
+    posted: Any = types.SimpleNamespace(over=False, busy=lambda: False, working=2, workers=3, invoke_again=invoke_again)
+    job = Job("job", plan, control, None, LOCAL_SERVER, Estimates(1.0), lambda _: None, lambda _: None, posted)
+    every = tuple(m.Edge(task, 1) for task in plan.tasks)
+    control.apply("job", 0, m.Arrive("client", 1, 1e9, (m.Outcome(m.CLIENT, 0, m.Value(m.STORED, 0), every),)))
+    for task in done:
+        control.apply("job", 0, m.Claim("before", task + 1, 1e9, ((task, ()),)))
+        job.away.add(task, 0.0, 0.1, None)
+    # Whoever stands for a worker here is the task that it is at.
+    recovery = Recovery(job, plan, posted, lambda task: task, lambda: 1, Terms(), ours=False)  # type: ignore[arg-type, return-value]
+    entries = [recovery.begin(task, [task])[0] for task in (straggler, other)]  # type: ignore[arg-type]
+    for entry in entries:
+        control.apply("job", 0, m.Claim(entry.nonce, 1, LOCAL_SERVER.lease, ((entry.starts[0], ()),)))
+    recovery.look()
+    assert started == []
+    entries[0].since -= 10.0
+    now[0] += LOCAL_SERVER.lease + 1.0
+    recovery.look()
+    assert started == [straggler]

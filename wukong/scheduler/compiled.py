@@ -3,7 +3,6 @@
 Tasks before `index` are done and their values at hand; task `index` runs already, in the client, if `index` is given.
 """
 
-import contextlib
 from collections.abc import Callable, Collection, Hashable, Mapping
 from functools import partial
 from time import perf_counter
@@ -387,7 +386,17 @@ class Compiled:
 
 
 def _let_go(steps: Collection[Callable[[], None]], error: BaseException | None) -> None:
+    """Take all of these steps, whichever of them a store refuses; raise that if nothing else went wrong before."""
+    refused: StoreError | None = None
     for step in steps:
-        # A store that does not answer must not hide what went wrong first; a full one takes no more reasons.
-        with contextlib.nullcontext() if error is None else contextlib.suppress(StoreError):
+        try:
             step()
+        except StoreError as refusal:
+            refused = refused or refusal
+    try:
+        # A store that does not answer must not hide what went wrong first; a full one takes no more reasons.
+        if refused is not None and error is None:
+            raise refused
+    finally:
+        # Its traceback leads here.
+        del refused

@@ -79,7 +79,8 @@ def find(base: str | None = None) -> list[Dead]:
     for path in sorted(Path(base or usual()).glob(f"{_PREFIX}*")):
         with _unlocked(path) as dead:
             if dead:
-                sizes = [file.stat().st_size for file in path.rglob("*") if file.is_file()]
+                # A name that begins with a dot is that of no value.
+                sizes = [file.stat().st_size for file in path.rglob("[!.]*") if file.is_file()]
                 found.append(Dead(path, len(sizes), sum(sizes)))
     return found
 

@@ -13,7 +13,7 @@ from tests import drivers
 from wukong.cost import IN_PROCESS
 from wukong.executor.alone import Taken, walk
 from wukong.platforms.local import threads
-from wukong.scheduler import adaptive
+from wukong.scheduler import adaptive, run
 from wukong.scheduler import relay as relays
 from wukong.scheduler.dask.graphs import trace
 from wukong.scheduler.dask.nodes import evaluate
@@ -181,6 +181,33 @@ def test_a_lookout_comes_for_one_relay_after_another() -> None:
             relay.join(taken)
         assert values["d"] == "0"
     drivers.until(drivers.idle, "the crew is idle")
+
+
+def test_a_look_that_raises_leaves_its_relay_alone_and_the_lookout_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Nameless:
+        """Asked for anything that it does not have, it raises what nobody expects."""
+
+        def __call__(self, x: int) -> int:
+            time.sleep(0.05)
+            return x
+
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError(f"there is no {name}")
+
+    monkeypatch.setattr(run, "_lookout", Lookout(1e-3))
+    alone = {("a", i): (Nameless(), i) for i in range(9)}
+    assert wukong.get(alone, list(alone), granules="auto", workers=2) == tuple(range(9))
+    assert "there is no __code__" in capsys.readouterr().err
+    later = {("a", i): (_nap, i) for i in range(9)} | {"b": (sum, [("a", i) for i in range(9)])}
+    assert wukong.get(later, "b", granules="auto", workers=2) == 36
+    assert "2 threads" in str(wukong.last_run())
+
+
+def _nap(x: int) -> int:
+    time.sleep(0.05)
+    return x
 
 
 def test_one_long_task_does_not_hand_over_many_short_ones(monkeypatch: pytest.MonkeyPatch) -> None:

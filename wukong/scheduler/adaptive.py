@@ -50,7 +50,7 @@ def _code(function: Any) -> Hashable:
     if code is None:
         try:
             hash(function)
-        except TypeError:
+        except Exception:  # any object may be called, and answer as it likes
             return id(type(function))
         code = function
     return code

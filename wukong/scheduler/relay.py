@@ -7,6 +7,7 @@ at hand are supplied as given, and the client, when it is through with its task,
 The baton is in its list exactly while a task runs, so having it also says that everything before that task is done.
 """
 
+import sys
 import threading
 from contextvars import copy_context
 from types import TracebackType
@@ -248,10 +249,19 @@ class Lookout:
                     pause = self._patience
                 self._changed.wait(pause)
                 relays = list(self._relays)
-            gone = [relay for relay in relays if not relay.look()]
+            gone = [relay for relay in relays if not _look(relay)]
             with self._changed:
                 for relay in gone:
                     self._relays.remove(relay)
                 known = len(self._relays)
             pause = min(2 * pause, self._rarely)
             del relays, gone
+
+
+def _look(relay: Relay) -> bool:
+    """Look in on a relay; one that fails is left to its client, and those of others go on."""
+    try:
+        return relay.look()
+    except Exception as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        return False

@@ -4,7 +4,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ class Row:
     leftovers: int = 0
     slowest: float = 0.0
     last: str = ""
+    said: list[str] = field(default_factory=list)
 
     def add(self, other: "Row") -> None:
         """Add the counts of another."""

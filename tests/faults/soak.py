@@ -79,7 +79,10 @@ def work(
             graph, outputs = processes.graph_of(seed)
             at = url if store and not seed % store else None
             jobs["memory" if at is None else "server"] += 1
+            before = row.errors
             processes.run(row, graph, outputs, dask.get(graph, outputs), store=at)
+            if row.errors > before:
+                row.said.append(f"{'memory' if at is None else 'server'}: {row.last}")
             row.injected = killer.times
             if not samples or passed > samples[-1][0] + 1:
                 samples.append((passed, *sizes(*there), len(os.listdir("/proc/self/fd"))))
@@ -110,6 +113,11 @@ def outlived(pack: Pack) -> list[str]:
     return [f"{what} {pid}" for pid, what in pids.items() if is_alive(pid)]
 
 
+def is_lost(said: str) -> bool:
+    """Whether an error says that a task has killed too many workers."""
+    return "TaskLost" in said
+
+
 def summary(row: Row, jobs: dict[str, int], samples: list[tuple[float, ...]], left: list[str]) -> dict[str, Any]:
     """Return everything that was counted, and whether it is good."""
     third = max(1, len(samples) // 3)
@@ -117,12 +125,13 @@ def summary(row: Row, jobs: dict[str, int], samples: list[tuple[float, ...]], le
     most = {name: [max(s[i + 1] for s in part) for part in thirds] for i, name in enumerate(MEMORY)}
     flat = {name: last <= max(GROWS * middle, middle + AT_LEAST) for name, (_, middle, last) in most.items()}
     return {
-        "good": not (row.wrong or row.hangs or left) and all(flat.values()),
+        # A task may be so unlucky that three of its workers are killed; nothing else is an excuse.
+        "good": not (row.wrong or row.hangs or left) and all(flat.values()) and all(map(is_lost, row.said)),
         "minutes": round(samples[-1][0] / 60, 2),
         "killed": row.injected,
         "jobs": jobs,
         **{name: getattr(row, name) for name in ("right", "errors", "wrong", "hangs")},
-        "last error": row.last,
+        "what the errors said": row.said,
         "left": left,
         "slowest job, seconds": round(row.slowest, 2),
         "most MB in each third": {name: [round(each / 1e6, 1) for each in parts] for name, parts in most.items()},

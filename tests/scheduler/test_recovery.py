@@ -4,6 +4,7 @@ import types
 from typing import Any
 
 from wukong.cost import LOCAL_SERVER, Estimates
+from wukong.errors import WorkerLost
 from wukong.executor.job import Job
 from wukong.protocol import messages as m
 from wukong.scheduler.dask.graphs import merge
@@ -42,3 +43,26 @@ def test_a_second_copy_takes_nothing_from_those_whose_leases_ran_out_while_the_c
     now[0] += LOCAL_SERVER.lease + 1.0
     recovery.look()
     assert started == [straggler]
+
+
+def test_what_a_dead_worker_asked_for_last_is_taken_from_it_though_it_came_after_the_sweep() -> None:
+    plan = lower(merge({"k": (abs, -1)}), ["k"], {}, fuse=False)
+    (task,) = plan.tasks
+    control = MemoryControlStore(1, lambda: 0.0)
+    started: list[int] = []
+
+    def invoke_again(tasks: list[int]) -> list[int]:
+        started.extend(tasks)
+        return tasks
+
+    posted: Any = types.SimpleNamespace(over=False, busy=lambda: False, working=1, workers=2, invoke_again=invoke_again)
+    job = Job("job", plan, control, None, LOCAL_SERVER, Estimates(1.0), lambda _: None, lambda _: None, posted)
+    root = m.Outcome(m.CLIENT, 0, m.Value(m.STORED, 0), (m.Edge(task, 1),))
+    control.apply("job", 0, m.Arrive("client", 1, 1e9, (root,)))
+    recovery = Recovery(job, plan, posted, lambda _: task, lambda: 1, Terms(), ours=False)  # type: ignore[arg-type]
+    entry, _ = recovery.begin(task, [task])  # type: ignore[arg-type]
+    assert recovery.lost(entry, WorkerLost("it died")) is None
+    started.clear()
+    control.apply("job", 0, m.Claim(entry.nonce, 1, LOCAL_SERVER.lease, ((task, ()),)))
+    recovery.look()
+    assert started == [task]

@@ -171,6 +171,10 @@ class Company:
         """Return the names of the executors in processes."""
         return [] if self._service is None else self._service.recovery.executors
 
+    def dead(self) -> list[str]:
+        """Return the names of the executors whose worker processes died."""
+        return [] if self._service is None else self._service.recovery.dead
+
     def end(self) -> None:
         """Close the job; executors still at work notice with their next request."""
         with self._changing:

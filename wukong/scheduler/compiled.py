@@ -160,6 +160,7 @@ class Compiled:
                 self._client,
                 company.posted,
                 company.executors,
+                company.dead,
                 self._stores.generation,
                 company.publish,
                 0 if note is None else note.epoch + 1,

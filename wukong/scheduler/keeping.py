@@ -45,8 +45,8 @@ class Keeping:
         Its client's part in it.
     posted : Posted
         Its place on the board.
-    away : callable
-        Returns the executors in other processes.
+    away, dead : callable
+        Return the executors in other processes, and those whose processes have died.
     generation : callable
         Returns a number that changes when the store may have forgotten something.
     publish : callable
@@ -68,6 +68,7 @@ class Keeping:
         client: Client,
         posted: Posted,
         away: Callable[[], Collection[str]],
+        dead: Callable[[], Collection[str]],
         generation: Callable[[], int],
         publish: Callable[[], None],
         first: int = 0,
@@ -78,6 +79,7 @@ class Keeping:
         self._client = client
         self._posted = posted
         self._away = away
+        self._dead = dead
         self._generation = generation
         self._seen = generation()
         self._publish = publish
@@ -174,7 +176,7 @@ class Keeping:
 
     def _find(self, patience: float) -> int:
         """Have started what nobody came for within so many seconds; return how many tasks."""
-        _, found = self._driver.follow(sweep(self._job.control.shards, patience))
+        _, found = self._driver.follow(sweep(self._job.control.shards, patience, self._dead()))
         started = len(self._posted.invoke_again(found)) if found else 0
         self.found += started
         return started

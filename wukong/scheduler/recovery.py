@@ -108,6 +108,8 @@ class Recovery:
     ----------
     deaths, again, copies : int
         Workers that died; tasks that were started again after that; second copies of stragglers.
+    dead : list of str
+        The executors of workers that died.
     """
 
     job: Job
@@ -120,6 +122,7 @@ class Recovery:
     deaths: int = 0
     again: int = 0
     copies: int = 0
+    dead: list[str] = field(default_factory=list)
     _entries: dict[str, Entry] = field(default_factory=dict)
     _blamed: dict[tuple[int, bool], list[WorkerLost]] = field(default_factory=dict)
     _copied: set[int] = field(default_factory=set)
@@ -155,6 +158,7 @@ class Recovery:
         """Have started again what an executor leaves whose worker died; or return why not, and the task to blame."""
         self.end(entry)
         self.deaths += 1
+        self.dead.append(entry.nonce)
         task = self.at(entry.member)
         # Before its first task it may be an input that kills, and so the first task that is to blame; or nothing of it.
         blamed = min(entry.starts) if task is None else task
@@ -174,10 +178,13 @@ class Recovery:
 
     def look(self) -> None:
         """Look in on the job, now and then, and start second copies of what straggles, if there are to be any."""
-        if self.posted.over or not self.terms.stragglers:
+        if self.posted.over:
             return
         try:
-            for entry in self._late():
+            if self.dead and not self.ours:
+                # The last request of a dead worker may reach a server after the sweep that gave its tasks to others.
+                self.again += len(self._look(_EVER, dead=self.dead))
+            for entry in self._late() if self.terms.stragglers else ():
                 # What is finished there waits with it to be settled, and what was not begun waits for it.
                 if any(flags & ONCE for flags in self.plan.columns.flags):
                     starts = [task for task in (entry.task, *entry.starts) if task is not None]

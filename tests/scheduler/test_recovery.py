@@ -13,11 +13,11 @@ from wukong.scheduler.recovery import Recovery, Terms
 from wukong.storage.control.memory import MemoryControlStore
 
 
-def test_a_second_copy_takes_nothing_from_those_whose_leases_ran_out_while_the_client_stood_still() -> None:
-    keys = [f"k{i}" for i in range(13)]
-    plan = lower(merge(dict.fromkeys(keys, (abs, -1))), keys, {}, fuse=False)
-    *done, straggler, other = sorted(plan.tasks)
-    now = [0.0]
+def a_job(plan: Any, now: list[float], working: int, workers: int) -> tuple[Recovery, MemoryControlStore, list[int]]:
+    """Open a job; return its recovery, its records, and the list of what is started again.
+
+    Whoever stands for a worker here is the task that it is at.
+    """
     control = MemoryControlStore(1, lambda: now[0])
     started: list[int] = []
 
@@ -25,15 +25,25 @@ def test_a_second_copy_takes_nothing_from_those_whose_leases_ran_out_while_the_c
         started.extend(tasks)
         return tasks
 
-    posted: Any = types.SimpleNamespace(over=False, busy=lambda: False, working=2, workers=3, invoke_again=invoke_again)
+    posted: Any = types.SimpleNamespace(
+        over=False, busy=lambda: False, working=working, workers=workers, invoke_again=invoke_again
+    )
     job = Job("job", plan, control, None, LOCAL_SERVER, Estimates(1.0), lambda _: None, lambda _: None, posted)
     every = tuple(m.Edge(task, 1) for task in plan.tasks)
     control.apply("job", 0, m.Arrive("client", 1, 1e9, (m.Outcome(m.CLIENT, 0, m.Value(m.STORED, 0), every),)))
+    at: Any = lambda task: task  # noqa: E731
+    return Recovery(job, plan, posted, at, lambda: 1, Terms(), ours=False), control, started
+
+
+def test_a_second_copy_takes_nothing_from_those_whose_leases_ran_out_while_the_client_stood_still() -> None:
+    keys = [f"k{i}" for i in range(13)]
+    plan = lower(merge(dict.fromkeys(keys, (abs, -1))), keys, {}, fuse=False)
+    *done, straggler, other = sorted(plan.tasks)
+    now = [0.0]
+    recovery, control, started = a_job(plan, now, 2, 3)
     for task in done:
         control.apply("job", 0, m.Claim("before", task + 1, 1e9, ((task, ()),)))
-        job.away.add(task, 0.0, 0.1, None)
-    # Whoever stands for a worker here is the task that it is at.
-    recovery = Recovery(job, plan, posted, lambda task: task, lambda: 1, Terms(), ours=False)  # type: ignore[arg-type, return-value]
+        recovery.job.away.add(task, 0.0, 0.1, None)
     entries = [recovery.begin(task, [task])[0] for task in (straggler, other)]  # type: ignore[arg-type]
     for entry in entries:
         control.apply("job", 0, m.Claim(entry.nonce, 1, LOCAL_SERVER.lease, ((entry.starts[0], ()),)))
@@ -48,18 +58,7 @@ def test_a_second_copy_takes_nothing_from_those_whose_leases_ran_out_while_the_c
 def test_what_a_dead_worker_asked_for_last_is_taken_from_it_though_it_came_after_the_sweep() -> None:
     plan = lower(merge({"k": (abs, -1)}), ["k"], {}, fuse=False)
     (task,) = plan.tasks
-    control = MemoryControlStore(1, lambda: 0.0)
-    started: list[int] = []
-
-    def invoke_again(tasks: list[int]) -> list[int]:
-        started.extend(tasks)
-        return tasks
-
-    posted: Any = types.SimpleNamespace(over=False, busy=lambda: False, working=1, workers=2, invoke_again=invoke_again)
-    job = Job("job", plan, control, None, LOCAL_SERVER, Estimates(1.0), lambda _: None, lambda _: None, posted)
-    root = m.Outcome(m.CLIENT, 0, m.Value(m.STORED, 0), (m.Edge(task, 1),))
-    control.apply("job", 0, m.Arrive("client", 1, 1e9, (root,)))
-    recovery = Recovery(job, plan, posted, lambda _: task, lambda: 1, Terms(), ours=False)  # type: ignore[arg-type]
+    recovery, control, started = a_job(plan, [0.0], 1, 2)
     entry, _ = recovery.begin(task, [task])  # type: ignore[arg-type]
     assert recovery.lost(entry, WorkerLost("it died")) is None
     started.clear()

@@ -6,9 +6,9 @@ Only its client looks after it: without one, what its executors do is of no use.
 """
 
 import os
+import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from math import inf
 from time import monotonic
 from typing import Final, Protocol
@@ -52,8 +52,13 @@ class Expiry:
     def _run(self) -> None:
         while True:
             for what in self._ready():
-                with suppress(StoreError):
+                try:
                     what.prolong()
+                except StoreError:
+                    pass
+                except Exception as error:
+                    # One that fails must not end those of other jobs.
+                    sys.excepthook(type(error), error, error.__traceback__)
             what = None  # type: ignore[assignment]
 
     def _ready(self) -> list[Prolonged]:
